@@ -1,0 +1,1 @@
+//! Generated scenes with captions and the full truth.

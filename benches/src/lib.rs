@@ -1,0 +1,1 @@
+//! Shapes and inputs shared by the benches.

@@ -1,0 +1,46 @@
+/** What the search box finds: latents, concepts and captions. */
+
+import type { ReportData } from '../schema.js'
+
+const LIMIT = 60
+
+/** The results of a query, each group cut at {@link LIMIT}. */
+export function Search({ data, query }: { data: ReportData; query: string }) {
+  const wanted = query.trim().toLowerCase()
+  const has = (text: string): boolean => text.toLowerCase().includes(wanted)
+  const latents = data.latents.filter((latent) => has(`${latent.label ?? ''} ${latent.terms.join(' ')}`))
+  const concepts = data.concepts.filter((concept) => has(concept.concept))
+  const images = data.images.filter((image) => has(image.caption) || has(image.key))
+  return (
+    <main class="search">
+      <h1>Search: “{query}”</h1>
+      <h2>Latents ({latents.length})</h2>
+      <p class="chips">
+        {latents.slice(0, LIMIT).map((latent) => (
+          <a class="chip" key={latent.latent} href={`#/latent/${latent.latent}`}>
+            {latent.label ?? latent.terms[0] ?? 'no name'} <span class="quiet">{latent.latent}</span>
+          </a>
+        ))}
+      </p>
+      <h2>Concepts ({concepts.length})</h2>
+      <p class="chips">
+        {concepts.slice(0, LIMIT).map((concept) => (
+          <a class="chip" key={concept.concept} href={`#/concept/${encodeURIComponent(concept.concept)}`}>
+            {concept.concept}
+          </a>
+        ))}
+      </p>
+      <h2>Pictures ({images.length})</h2>
+      <div class="pictures">
+        {images.slice(0, LIMIT).map((image) => (
+          <figure class="picture" key={image.file}>
+            <div class="frame">
+              <img src={image.file} alt={image.caption} loading="lazy" />
+            </div>
+            <figcaption>{image.caption}</figcaption>
+          </figure>
+        ))}
+      </div>
+    </main>
+  )
+}

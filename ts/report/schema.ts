@@ -1,0 +1,113 @@
+/**
+ * The data that the report page reads: written by {@link writeReport} as classic scripts (a page opened from disk may
+ * not fetch JSON) and, for machines, as the same objects in JSON.
+ *
+ * Everything here is plain data from the user's files. The page shows it as text nodes only.
+ */
+
+import type { Evaluation } from '../evaluate.js'
+
+/** A picture of the report and the captions it came with. */
+export interface ReportImage {
+  /** Path below the report folder, e.g. `images/0007.jpg`. */
+  file: string
+  /** File name or key in the data set. */
+  key: string
+  caption: string
+  /** Patches of the backbone: rows, columns. */
+  grid: [number, number]
+}
+
+/** One picture under one latent or concept. */
+export interface ReportHit {
+  /** Index into {@link ReportData.images}. */
+  image: number
+  /** Row and column of the strongest patch. */
+  peak: [number, number]
+  /** Activation or score of that patch. */
+  value: number
+  /** Heat map, row-major over the grid, 0–255 relative to its own maximum, base64. */
+  heat: string
+}
+
+/** A word of the captions that fires a latent. */
+export interface ReportWord {
+  word: string
+  /** Mean activation over the word's occurrences. */
+  activation: number
+  /** Occurrences in the captions looked at. */
+  count: number
+}
+
+/** A row of the latents table. */
+export interface ReportLatent {
+  latent: number
+  /** `null` where the evidence is too thin for a name. */
+  label: string | null
+  terms: string[]
+  /** Share of the largest cluster of hit concepts; `null` without hits. */
+  purity: number | null
+  /** Share of patches and of tokens that fire it. */
+  density: { vision: number; text: number }
+}
+
+/** What a latent's own page adds; loaded in chunks on demand. */
+export interface ReportLatentDetail {
+  latent: number
+  words: ReportWord[]
+  hits: ReportHit[]
+}
+
+/** A row of the concepts table. */
+export interface ReportConcept {
+  concept: string
+  category: string | null
+  /** Latents that carry it, strongest first. */
+  latents: { latent: number; weight: number }[]
+  /** Largest score over the images looked at. */
+  confidence: number
+}
+
+/** What a concept's own page adds; loaded in chunks on demand. */
+export interface ReportConceptDetail {
+  concept: string
+  hits: ReportHit[]
+}
+
+/** One point of the training curves. */
+export interface ReportStep {
+  step: number
+  [name: string]: number
+}
+
+/** A measured value beside its goal-free controls, shown on the overview. */
+export interface ReportNumber {
+  name: string
+  value: number
+  controls: { name: string; value: number }[]
+  /** One sentence: what the number means and which direction is good. */
+  meaning: string
+}
+
+/** Everything the first paint needs. */
+export interface ReportData {
+  format: 1
+  title: string
+  created: string
+  version: string
+  /** Sentences a reader has to know before the numbers, e.g. that a backbone is synthetic. */
+  notes: string[]
+  facts: { name: string; value: string }[]
+  numbers: ReportNumber[]
+  evaluation: Evaluation | null
+  curves: ReportStep[]
+  stages: { name: string; seconds: number }[]
+  config: { [name: string]: unknown }
+  images: ReportImage[]
+  latents: ReportLatent[]
+  concepts: ReportConcept[]
+  /** Details per script in `data/latents-000.js` and `data/concepts-000.js`. */
+  chunk: { latents: number; concepts: number }
+  /** The latents to look at first. */
+  start: { latents: number[]; concepts: string[] }
+}

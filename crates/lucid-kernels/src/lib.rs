@@ -1,1 +1,21 @@
-//! lucid-kernels
+//! Every numeric kernel of lucid-sae: one contract ([`Backend`]), a scalar reference generic over f32 and f64
+//! ([`scalar`]), and a fast f32 backend ([`cpu`]). No I/O.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod backend;
+pub mod codes;
+pub mod cpu;
+pub mod dead;
+pub mod error;
+mod memory;
+pub mod ragged;
+pub mod real;
+pub mod transport;
+
+pub use backend::{AdamW, Backend, Direction, Factor};
+pub use codes::{Block, CodeShape, Codes, Dictionary, Modality, Selection, UNUSED};
+pub use dead::{DeadCounters, DeadLists};
+pub use error::KernelError;
+pub use ragged::{Pairs, Ragged};
+pub use real::{Element, Real};
+pub use transport::{Plan, SinkhornOptions, Transport, TransportOptions};

@@ -1,0 +1,1 @@
+//! Fast CPU backend (f32).

@@ -17,11 +17,13 @@ export default defineConfig({
   root: 'ts/report/page',
   base: './',
   plugins: [classicScript],
-  esbuild: { jsx: 'automatic', jsxImportSource: 'preact' },
+  oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
   build: {
     outDir: '../../../dist/report/page',
     emptyOutDir: true,
     modulePreload: false,
+    // A style sheet of its own: the page's policy forbids inline styles.
+    cssCodeSplit: false,
     target: 'es2022',
     rollupOptions: {
       output: { format: 'iife', entryFileNames: 'page.js', assetFileNames: 'page[extname]' },

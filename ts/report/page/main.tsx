@@ -1,7 +1,5 @@
 /** The report page: routes in the hash, so that links work from disk. */
 
-import 'uplot/dist/uPlot.min.css'
-import './style.css'
 import { render } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
 import type { ReportData } from '../schema.js'

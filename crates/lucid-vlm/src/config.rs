@@ -144,10 +144,8 @@ impl SiglipConfig {
     /// # Errors
     /// `E_FILE` when it is not JSON of this form, `E_BACKBONE_CONFIG` when a value cannot be used.
     pub fn parse(json: &[u8], file: &str) -> Result<Self, VlmError> {
-        let config: Self = serde_json::from_slice(json).map_err(|e| VlmError::File {
-            file: file.into(),
-            reason: format!("not a SigLIP config: {e}"),
-        })?;
+        let config: Self = serde_json::from_slice(json)
+            .map_err(|e| VlmError::File { file: file.into(), reason: format!("not a SigLIP config: {e}") })?;
         config.check(file)?;
         Ok(config)
     }
@@ -158,22 +156,14 @@ impl SiglipConfig {
     /// As [`SiglipConfig::parse`].
     pub fn load(path: &Path) -> Result<Self, VlmError> {
         let file = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|e| VlmError::File {
-            file: file.clone(),
-            reason: e.to_string(),
-        })?;
+        let bytes = std::fs::read(path).map_err(|e| VlmError::File { file: file.clone(), reason: e.to_string() })?;
         Self::parse(&bytes, &file)
     }
 
     /// The sizes are believed only after this: a config from outside must not make us allocate without bound.
     fn check(&self, file: &str) -> Result<(), VlmError> {
         let bad = |field: &str, found: String, expected: &str| {
-            Err(VlmError::Config {
-                file: file.into(),
-                field: field.into(),
-                found,
-                expected: expected.into(),
-            })
+            Err(VlmError::Config { file: file.into(), field: field.into(), found, expected: expected.into() })
         };
         if self.model_type != "siglip" {
             return bad("model_type", format!("{:?}", self.model_type), "\"siglip\"");
@@ -181,38 +171,18 @@ impl SiglipConfig {
         let (v, t) = (&self.vision_config, &self.text_config);
         let ranges = [
             ("vision_config.hidden_size", v.hidden_size, 16_384),
-            (
-                "vision_config.intermediate_size",
-                v.intermediate_size,
-                65_536,
-            ),
+            ("vision_config.intermediate_size", v.intermediate_size, 65_536),
             ("vision_config.num_hidden_layers", v.num_hidden_layers, 256),
-            (
-                "vision_config.num_attention_heads",
-                v.num_attention_heads,
-                1024,
-            ),
+            ("vision_config.num_attention_heads", v.num_attention_heads, 1024),
             ("vision_config.image_size", v.image_size, 4096),
             ("vision_config.patch_size", v.patch_size, 4096),
             ("text_config.hidden_size", t.hidden_size, 16_384),
             ("text_config.intermediate_size", t.intermediate_size, 65_536),
             ("text_config.num_hidden_layers", t.num_hidden_layers, 256),
-            (
-                "text_config.num_attention_heads",
-                t.num_attention_heads,
-                1024,
-            ),
+            ("text_config.num_attention_heads", t.num_attention_heads, 1024),
             ("text_config.vocab_size", t.vocab_size, 4_000_000),
-            (
-                "text_config.max_position_embeddings",
-                t.max_position_embeddings,
-                8192,
-            ),
-            (
-                "text_config.projection_size",
-                t.projection_size.unwrap_or(1),
-                16_384,
-            ),
+            ("text_config.max_position_embeddings", t.max_position_embeddings, 8192),
+            ("text_config.projection_size", t.projection_size.unwrap_or(1), 16_384),
         ];
         for (field, found, most) in ranges {
             if found == 0 || found > most {
@@ -220,37 +190,17 @@ impl SiglipConfig {
             }
         }
         if v.num_channels != 3 {
-            return bad(
-                "vision_config.num_channels",
-                v.num_channels.to_string(),
-                "3",
-            );
+            return bad("vision_config.num_channels", v.num_channels.to_string(), "3");
         }
         if v.image_size < v.patch_size {
-            return bad(
-                "vision_config.patch_size",
-                v.patch_size.to_string(),
-                "at most image_size",
-            );
+            return bad("vision_config.patch_size", v.patch_size.to_string(), "at most image_size");
         }
         for (field, width, heads) in [
-            (
-                "vision_config.num_attention_heads",
-                v.hidden_size,
-                v.num_attention_heads,
-            ),
-            (
-                "text_config.num_attention_heads",
-                t.hidden_size,
-                t.num_attention_heads,
-            ),
+            ("vision_config.num_attention_heads", v.hidden_size, v.num_attention_heads),
+            ("text_config.num_attention_heads", t.hidden_size, t.num_attention_heads),
         ] {
             if width % heads != 0 {
-                return bad(
-                    field,
-                    heads.to_string(),
-                    &format!("a divisor of hidden_size {width}"),
-                );
+                return bad(field, heads.to_string(), &format!("a divisor of hidden_size {width}"));
             }
         }
         if t.pad_token_id as usize >= t.vocab_size {

@@ -102,13 +102,9 @@ impl VlmError {
             Self::File { .. } => "a backbone folder holds config.json, model.safetensors, tokenizer.json and \
                  preprocessor_config.json as Hugging Face saves them"
                 .into(),
-            Self::Weights { .. } => {
-                "config.json and model.safetensors must come from the same SigLIP model".into()
-            }
+            Self::Weights { .. } => "config.json and model.safetensors must come from the same SigLIP model".into(),
             Self::Hook { nearest, .. } => format!("use one of: {}", nearest.join(", ")),
-            Self::Image { .. } => {
-                "replace the picture, or let extraction skip bad pairs (`onBad: \"skip\"`)".into()
-            }
+            Self::Image { .. } => "replace the picture, or let extraction skip bad pairs (`onBad: \"skip\"`)".into(),
             Self::EmptyText { .. } => {
                 "give the picture a caption with words, or let extraction skip bad pairs (`onBad: \"skip\"`)".into()
             }
@@ -122,19 +118,10 @@ impl VlmError {
             Self::File { file, reason } | Self::Image { file, reason } => {
                 json!({ "file": file, "found": reason })
             }
-            Self::Config {
-                file,
-                field,
-                found,
-                expected,
-            } => {
+            Self::Config { file, field, found, expected } => {
                 json!({ "file": file, "field": field, "found": found, "expected": expected })
             }
-            Self::Weights {
-                tensor,
-                found,
-                expected,
-            } => {
+            Self::Weights { tensor, found, expected } => {
                 json!({ "tensor": tensor, "found": found, "expected": expected })
             }
             Self::Hook { found, nearest } => {
@@ -143,11 +130,7 @@ impl VlmError {
             Self::EmptyText { found } => {
                 json!({ "option": "caption", "found": found, "expected": "at least one token" })
             }
-            Self::Argument {
-                option,
-                found,
-                expected,
-            } => {
+            Self::Argument { option, found, expected } => {
                 json!({ "option": option, "found": found, "expected": expected })
             }
             Self::Tokenizer(found) => json!({ "file": "tokenizer.json", "found": found }),

@@ -7,10 +7,13 @@
 
 pub mod config;
 pub mod error;
+mod lanes;
 pub mod mini_training;
 pub mod ops;
 pub mod siglip;
+pub mod weights;
 
 pub use config::{Activation, SiglipConfig, TextConfig, VisionConfig};
 pub use error::VlmError;
-pub use siglip::{Siglip, TensorMap, TextOutput, VisionOutput};
+pub use siglip::{Siglip, TextOutput, VisionOutput};
+pub use weights::TensorMap;

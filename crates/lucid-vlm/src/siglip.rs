@@ -7,12 +7,9 @@
 
 use crate::config::{Activation, SiglipConfig};
 use crate::error::VlmError;
-use crate::ops;
+use crate::weights::TensorMap;
+use crate::{ops, weights};
 use candle_core::{Result, Tensor};
-use std::collections::HashMap;
-
-/// Tensors by their name in `model.safetensors`.
-pub type TensorMap = HashMap<String, Tensor>;
 
 /// What the image tower gives for n images with P patches each.
 #[derive(Debug, Clone)]
@@ -42,13 +39,23 @@ struct Linear {
 }
 
 impl Linear {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// x · weightᵀ, without the bias.
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
         let (dims, last) = (x.dims(), x.rank() - 1);
         let rows: usize = dims[..last].iter().product();
         let y = x.reshape((rows, dims[last]))?.matmul(&self.weight.t()?)?;
         let mut shape = dims.to_vec();
         shape[last] = self.weight.dim(0)?;
-        y.broadcast_add(&self.bias)?.reshape(shape)
+        y.reshape(shape)
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::bias_add(&self.product(x)?, &self.bias)
+    }
+
+    /// residual + x · weightᵀ + bias
+    fn onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        ops::bias_residual(&self.product(x)?, &self.bias, residual)
     }
 }
 
@@ -71,28 +78,23 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.fc2
-            .forward(&ops::activate(&self.fc1.forward(x)?, self.activation)?)
+    /// residual + fc2(activation(fc1(x)))
+    fn onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let h = ops::bias_activation(&self.fc1.product(x)?, &self.fc1.bias, self.activation)?;
+        self.fc2.onto(&h, residual)
     }
 }
 
 /// [n, T, d] → [n, heads, T, d / heads]
 fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
     let (n, t, d) = x.dims3()?;
-    x.reshape((n, t, heads, d / heads))?
-        .transpose(1, 2)?
-        .contiguous()
+    x.reshape((n, t, heads, d / heads))?.transpose(1, 2)?.contiguous()
 }
 
 /// Softmax attention of already projected queries [n, Q, d] over keys and values [n, T, d].
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
     let (n, t, d) = q.dims3()?;
-    let (q, k, v) = (
-        split_heads(q, heads)?,
-        split_heads(k, heads)?,
-        split_heads(v, heads)?,
-    );
+    let (q, k, v) = (split_heads(q, heads)?, split_heads(k, heads)?, split_heads(v, heads)?);
     let scores = q.matmul(&k.transpose(2, 3)?)?;
     let weights = ops::softmax(&scores, 1.0 / ((d / heads) as f64).sqrt())?;
     weights.matmul(&v)?.transpose(1, 2)?.reshape((n, t, d))
@@ -112,14 +114,9 @@ struct Block {
 impl Block {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
-        let (q, k, v) = (
-            self.q.forward(&h)?,
-            self.k.forward(&h)?,
-            self.v.forward(&h)?,
-        );
-        let x = (x + self.out.forward(&attend(&q, &k, &v, self.heads)?)?)?;
-        let h = self.mlp.forward(&self.norm2.forward(&x)?)?;
-        x + h
+        let (q, k, v) = (self.q.forward(&h)?, self.k.forward(&h)?, self.v.forward(&h)?);
+        let x = self.out.onto(&attend(&q, &k, &v, self.heads)?, x)?;
+        self.mlp.onto(&self.norm2.forward(&x)?, &x)
     }
 }
 
@@ -153,8 +150,7 @@ impl Head {
         let q = self.q.forward(&self.probe)?.broadcast_as((n, 1, d))?;
         let a = attend(&q, &self.k.forward(x)?, &self.v.forward(x)?, self.heads)?;
         let a = self.out.forward(&a)?;
-        let h = self.mlp.forward(&self.norm.forward(&a)?)?;
-        (a + h)?.squeeze(1)
+        self.mlp.onto(&self.norm.forward(&a)?, &a)?.squeeze(1)
     }
 }
 
@@ -176,17 +172,14 @@ pub struct Siglip {
 }
 
 impl Siglip {
-    /// Builds the model over `tensors`, whose names and shapes are those of [`expected_shapes`].
+    /// Builds the model over `tensors`, whose names and shapes are those of [`weights::expected_shapes`].
     ///
     /// # Errors
     /// `E_BACKBONE_WEIGHTS` names a tensor that is missing, of another shape, or unknown.
     pub fn new(config: &SiglipConfig, tensors: &TensorMap) -> std::result::Result<Self, VlmError> {
-        check_shapes(config, tensors)?;
+        weights::check_shapes(config, tensors)?;
         let get = |name: &str| tensors[name].clone();
-        let linear = |name: &str| Linear {
-            weight: get(&format!("{name}.weight")),
-            bias: get(&format!("{name}.bias")),
-        };
+        let linear = |name: &str| Linear { weight: get(&format!("{name}.weight")), bias: get(&format!("{name}.bias")) };
         let norm = |name: &str, eps: f64| LayerNorm {
             weight: get(&format!("{name}.weight")),
             bias: get(&format!("{name}.bias")),
@@ -221,10 +214,7 @@ impl Siglip {
             let weight = get(&format!("{h}.attention.in_proj_weight"));
             let bias = get(&format!("{h}.attention.in_proj_bias"));
             let part = |i: usize| -> Result<Linear> {
-                Ok(Linear {
-                    weight: weight.narrow(0, i * d, d)?,
-                    bias: bias.narrow(0, i * d, d)?,
-                })
+                Ok(Linear { weight: weight.narrow(0, i * d, d)?, bias: bias.narrow(0, i * d, d)? })
             };
             Some(Head {
                 probe: get(&format!("{h}.probe")),
@@ -241,10 +231,7 @@ impl Siglip {
         };
         let patch = linear("vision_model.embeddings.patch_embedding");
         Ok(Self {
-            patch: Linear {
-                weight: patch.weight.reshape((d, v.patch_values()))?,
-                bias: patch.bias,
-            },
+            patch: Linear { weight: patch.weight.reshape((d, v.patch_values()))?, bias: patch.bias },
             vision_position: get("vision_model.embeddings.position_embedding.weight"),
             vision_blocks: blocks(
                 "vision_model",
@@ -286,38 +273,21 @@ impl Siglip {
     /// Some patches of each image: `patches` [n, P, 3·p·p] unfolded as by [`patchify`], `positions` the u32 index of each in
     /// the full grid (row-major), [P] when every image has the same ones or [n, P]; `None` means the whole grid in order.
     /// Attention sees only the patches given, so this serves patch dropping and crops in training.
-    pub fn vision_patches(
-        &self,
-        patches: &Tensor,
-        positions: Option<&Tensor>,
-        record: bool,
-    ) -> Result<VisionOutput> {
+    pub fn vision_patches(&self, patches: &Tensor, positions: Option<&Tensor>, record: bool) -> Result<VisionOutput> {
         let (n, p, _) = patches.dims3()?;
         let x = self.patch.forward(patches)?;
         let x = match positions {
             None => x.broadcast_add(&self.vision_position)?,
-            Some(index) if index.rank() == 1 => {
-                x.broadcast_add(&self.vision_position.index_select(index, 0)?)?
-            }
+            Some(index) if index.rank() == 1 => x.broadcast_add(&self.vision_position.index_select(index, 0)?)?,
             Some(index) => {
-                let rows = self
-                    .vision_position
-                    .index_select(&index.flatten_all()?, 0)?;
+                let rows = self.vision_position.index_select(&index.flatten_all()?, 0)?;
                 (x + rows.reshape((n, p, self.config.vision_config.hidden_size))?)?
             }
         };
         let (x, blocks) = run_blocks(&self.vision_blocks, x, record)?;
         let post_ln = self.post_norm.forward(&x)?;
-        let pooled = self
-            .head
-            .as_ref()
-            .map(|head| head.forward(&post_ln))
-            .transpose()?;
-        Ok(VisionOutput {
-            blocks,
-            post_ln,
-            pooled,
-        })
+        let pooled = self.head.as_ref().map(|head| head.forward(&post_ln)).transpose()?;
+        Ok(VisionOutput { blocks, post_ln, pooled })
     }
 
     /// Captions: `ids` u32 [n, L], padded as trained (L = `max_position_embeddings` at inference). Every position attends to
@@ -325,28 +295,19 @@ impl Siglip {
     pub fn text(&self, ids: &Tensor, record: bool) -> Result<TextOutput> {
         let (n, l) = ids.dims2()?;
         let d = self.config.text_config.hidden_size;
-        let x = self
-            .token
-            .index_select(&ids.flatten_all()?, 0)?
-            .reshape((n, l, d))?;
+        let x = self.token.index_select(&ids.flatten_all()?, 0)?.reshape((n, l, d))?;
         let x = x.broadcast_add(&self.text_position.narrow(0, 0, l)?)?;
         let (x, blocks) = run_blocks(&self.text_blocks, x, record)?;
         let final_ln = self.final_norm.forward(&x)?;
         let last = final_ln.narrow(1, l - 1, 1)?.squeeze(1)?;
-        Ok(TextOutput {
-            blocks,
-            pooled: self.text_head.forward(&last)?,
-            final_ln,
-        })
+        Ok(TextOutput { blocks, pooled: self.text_head.forward(&last)?, final_ln })
     }
 
     /// `exp(logit_scale) · cos(image, text) + logit_bias`, [images, texts], from pooled outputs.
     pub fn logits(&self, image_pooled: &Tensor, text_pooled: &Tensor) -> Result<Tensor> {
         let unit = |x: &Tensor| x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?);
         let cosine = unit(image_pooled)?.matmul(&unit(text_pooled)?.t()?)?;
-        cosine
-            .broadcast_mul(&self.logit_scale.exp()?)?
-            .broadcast_add(&self.logit_bias)
+        cosine.broadcast_mul(&self.logit_scale.exp()?)?.broadcast_add(&self.logit_bias)
     }
 }
 
@@ -363,123 +324,4 @@ pub fn patchify(pixels: &Tensor, patch: usize) -> Result<Tensor> {
         .permute(vec![0, 2, 4, 1, 3, 5])?
         .contiguous()?
         .reshape((n, rows * columns, c * patch * patch))
-}
-
-/// Every tensor of a model with this config: name and shape, in a fixed order.
-pub fn expected_shapes(config: &SiglipConfig) -> Vec<(String, Vec<usize>)> {
-    let mut all: Vec<(String, Vec<usize>)> = Vec::new();
-    let mut add = |name: String, shape: &[usize]| all.push((name, shape.to_vec()));
-    add("logit_bias".into(), &[1]);
-    add("logit_scale".into(), &[1]);
-    let (v, t) = (&config.vision_config, &config.text_config);
-    let embeddings = "text_model.embeddings";
-    add(
-        format!("{embeddings}.position_embedding.weight"),
-        &[t.max_position_embeddings, t.hidden_size],
-    );
-    add(
-        format!("{embeddings}.token_embedding.weight"),
-        &[t.vocab_size, t.hidden_size],
-    );
-    let towers = [
-        (
-            "text_model",
-            t.num_hidden_layers,
-            t.hidden_size,
-            t.intermediate_size,
-        ),
-        (
-            "vision_model",
-            v.num_hidden_layers,
-            v.hidden_size,
-            v.intermediate_size,
-        ),
-    ];
-    for (tower, layers, d, inner) in towers {
-        for i in 0..layers {
-            let p = format!("{tower}.encoder.layers.{i}");
-            for norm in ["layer_norm1", "layer_norm2"] {
-                add(format!("{p}.{norm}.weight"), &[d]);
-                add(format!("{p}.{norm}.bias"), &[d]);
-            }
-            for projection in ["q_proj", "k_proj", "v_proj", "out_proj"] {
-                add(format!("{p}.self_attn.{projection}.weight"), &[d, d]);
-                add(format!("{p}.self_attn.{projection}.bias"), &[d]);
-            }
-            add(format!("{p}.mlp.fc1.weight"), &[inner, d]);
-            add(format!("{p}.mlp.fc1.bias"), &[inner]);
-            add(format!("{p}.mlp.fc2.weight"), &[d, inner]);
-            add(format!("{p}.mlp.fc2.bias"), &[d]);
-        }
-    }
-    let projection = t.projection_size.unwrap_or(t.hidden_size);
-    for (name, shape) in [
-        ("weight", vec![projection, t.hidden_size]),
-        ("bias", vec![projection]),
-    ] {
-        add(format!("text_model.head.{name}"), &shape);
-    }
-    let d = v.hidden_size;
-    for name in ["weight", "bias"] {
-        add(
-            format!("text_model.final_layer_norm.{name}"),
-            &[t.hidden_size],
-        );
-        add(format!("vision_model.post_layernorm.{name}"), &[d]);
-    }
-    let embeddings = "vision_model.embeddings";
-    add(
-        format!("{embeddings}.patch_embedding.weight"),
-        &[d, v.num_channels, v.patch_size, v.patch_size],
-    );
-    add(format!("{embeddings}.patch_embedding.bias"), &[d]);
-    add(
-        format!("{embeddings}.position_embedding.weight"),
-        &[v.patches(), d],
-    );
-    if v.vision_use_head {
-        let h = "vision_model.head";
-        add(format!("{h}.probe"), &[1, 1, d]);
-        add(format!("{h}.attention.in_proj_weight"), &[3 * d, d]);
-        add(format!("{h}.attention.in_proj_bias"), &[3 * d]);
-        add(format!("{h}.attention.out_proj.weight"), &[d, d]);
-        add(format!("{h}.attention.out_proj.bias"), &[d]);
-        add(format!("{h}.layernorm.weight"), &[d]);
-        add(format!("{h}.layernorm.bias"), &[d]);
-        add(format!("{h}.mlp.fc1.weight"), &[v.intermediate_size, d]);
-        add(format!("{h}.mlp.fc1.bias"), &[v.intermediate_size]);
-        add(format!("{h}.mlp.fc2.weight"), &[d, v.intermediate_size]);
-        add(format!("{h}.mlp.fc2.bias"), &[d]);
-    }
-    all
-}
-
-/// Names, shapes: every expected tensor is there, none is unknown. Buffers of position ids, which older files carry, pass.
-fn check_shapes(config: &SiglipConfig, tensors: &TensorMap) -> std::result::Result<(), VlmError> {
-    let expected = expected_shapes(config);
-    for (name, shape) in &expected {
-        let wrong = |found: String| VlmError::Weights {
-            tensor: name.clone(),
-            found,
-            expected: format!("shape {shape:?}"),
-        };
-        let tensor = tensors.get(name).ok_or_else(|| wrong("nothing".into()))?;
-        if tensor.dims() != shape.as_slice() {
-            return Err(wrong(format!("shape {:?}", tensor.dims())));
-        }
-    }
-    let known: std::collections::HashSet<&str> = expected.iter().map(|(n, _)| n.as_str()).collect();
-    let mut extra: Vec<&String> = tensors
-        .keys()
-        .filter(|n| !known.contains(n.as_str()) && !n.ends_with(".position_ids"))
-        .collect();
-    extra.sort();
-    match extra.first() {
-        None => Ok(()),
-        Some(name) => Err(VlmError::Weights {
-            tensor: (*name).clone(),
-            found: format!("shape {:?}", tensors[*name].dims()),
-            expected: "no tensor of this name for this config".into(),
-        }),
-    }
 }

@@ -1,0 +1,9 @@
+//! Streamed metrics in f64 over valid tokens (spec 6).
+//!
+//! Everything is summed within a pair in the order of its tokens and across pairs exactly, so results have the same
+//! bits for every batch size, order of pairs and number of threads.
+
+pub mod activity;
+pub mod cross;
+pub mod means;
+pub mod reconstruction;

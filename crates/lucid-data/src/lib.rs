@@ -5,4 +5,17 @@
 //! [`store::ActivationSource`]. The file format is specified in `docs/formats.md`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod choice;
+mod dataset;
+mod datasets;
+mod error;
+pub mod progress;
+pub mod publish;
 pub mod scenes;
+pub mod store;
+
+pub use choice::caption_of;
+pub use dataset::{
+    BoxAnnotation, Dataset, DatasetSpec, ImageSource, OnBad, PairRecord, Skipped, open_dataset, open_dataset_with,
+};
+pub use error::{Damage, DataError, Result};

@@ -1,0 +1,68 @@
+/** Work moved on: `done` of `total` units of `stage` (total 0 = not known). */
+export interface ProgressEvent {
+  readonly type: 'progress'
+  readonly stage: string
+  readonly done: number
+  readonly total: number
+}
+
+/** Something was left out or is doubtful, but the work goes on. */
+export interface WarningEvent {
+  readonly type: 'warning'
+  /** Stable code, beginning with `W_` or `E_`. */
+  readonly code: string
+  readonly message: string
+}
+
+/** The work is finished; always the last event of a run that succeeds. */
+export interface DoneEvent {
+  readonly type: 'done'
+  /** Seconds from start to end. */
+  readonly seconds: number
+}
+
+/** Losses of a step by their names in the method: `self_vision`, `cross_text`, `align_vision`, `ot`, `aux`, `total` … */
+export type Losses = Readonly<Record<string, number>>
+
+/** A number for each modality. */
+export interface PerModality<T = number> {
+  readonly vision: T
+  readonly text: T
+}
+
+/** One optimiser step of training. A slow reader sees the newest one only. */
+export interface StepEvent {
+  readonly type: 'step'
+  /** Steps made, counted from 1. */
+  readonly step: number
+  /** Steps of the whole run. */
+  readonly steps: number
+  readonly epoch: number
+  /** The weighted total. */
+  readonly loss: number
+  readonly losses: Losses
+  /** R² of the self reconstruction of this batch. */
+  readonly r2: PerModality
+  readonly lr: number
+  readonly tokensPerSecond: number
+}
+
+/** An evaluation in the middle of training. */
+export interface EvalEvent {
+  readonly type: 'eval'
+  readonly step: number
+  readonly [metric: string]: unknown
+}
+
+/** A checkpoint is complete on disk. */
+export interface CheckpointEvent {
+  readonly type: 'checkpoint'
+  readonly step: number
+  readonly path: string
+}
+
+/** Events of work that reports progress only. */
+export type WorkEvent = ProgressEvent | WarningEvent | DoneEvent
+
+/** Events of training. */
+export type TrainEvent = WorkEvent | StepEvent | EvalEvent | CheckpointEvent

@@ -1,0 +1,52 @@
+/**
+ * Train and read LUCID: sparse autoencoders of a vision-language model that share latents between image patches and
+ * words.
+ *
+ * @packageDocumentation
+ */
+export { type BenchOptions, type BenchResult, bench } from './bench.js'
+export { type Config, configDefaults, type Preset, presets } from './config.js'
+export type { CocoDataset, Dataset, FolderDataset, ScenesDataset } from './dataset.js'
+export { type CudaState, type DeviceChoice, type DeviceReport, device } from './device.js'
+export { type ErrorDetails, LucidError } from './errors.js'
+export * from './evaluate.js'
+export type * from './events.js'
+export { type ExtractOptions, extract } from './extract.js'
+export { type ActivationInput, type ImportOptions, importActivations, type LengthsInput } from './import.js'
+export {
+  Atlas,
+  type AtlasConcept,
+  type AtlasData,
+  type AtlasHit,
+  type AtlasImage,
+  type AtlasLatent,
+  type ConceptInput,
+  type HeatMap,
+  type InterpretOptions,
+  interpret,
+  loadAtlas,
+  type ReportOptions,
+  type SearchHit,
+} from './interpret.js'
+export {
+  type Block,
+  type Codes,
+  loadModel,
+  type Match,
+  type MatchInput,
+  type Modality,
+  Model,
+  type ModelInfo,
+} from './model.js'
+export type { Control } from './options.js'
+export { Run } from './run.js'
+export {
+  ActivationStore,
+  type Box,
+  openStore,
+  type Pair,
+  type PairInfo,
+  type StoreMeta,
+  type VerifyReport,
+} from './store.js'
+export { type TrainOptions, type TrainSettings, train } from './train.js'

@@ -1,0 +1,269 @@
+import type { AtlasConcept, AtlasData, AtlasImage, AtlasLatent, HeatMap, SearchHit } from './atlas-data.js'
+import { checkDataset, type Dataset } from './dataset.js'
+import type { DeviceChoice } from './device.js'
+import { call, LucidError, optionError } from './errors.js'
+import type { Evaluation } from './evaluation.js'
+import type { WorkEvent } from './events.js'
+import { type Model, modelOf } from './model.js'
+import { type NativeAtlas, native } from './native.js'
+import { type Control, checkOptions, toJson } from './options.js'
+import { Run } from './run.js'
+import { type ActivationStore, storePath } from './store.js'
+
+export type * from './atlas-data.js'
+
+/** A concept of the library, perhaps with a category. */
+export type ConceptInput = string | { name: string; category?: string }
+
+/** Options of {@link interpret}. */
+export interface InterpretOptions {
+  /** The model, or its folder. */
+  model: string | Model
+  /** Folder of the backbone whose states the model was trained on, or `'mini'`. Default `'mini'`. */
+  backbone?: string
+  /** The store whose images are looked at, or its folder. */
+  activations?: string | ActivationStore
+  /** Instead of `activations`: a data set, extracted with the backbone into a temporary store. */
+  dataset?: Dataset
+  /**
+   * The library of concepts: a list, a file (`.txt` a line each, `.tsv` name and category, `.json` a list), or
+   * `'default'`: the words of the scenes for the embedded backbone, otherwise the commonest words of the captions.
+   */
+  concepts?: readonly ConceptInput[] | string
+  /** Confidence a hit must exceed; the `quantile` of all peak scores where absent. */
+  threshold?: number
+  /** Default 0.95. */
+  quantile?: number
+  /** Hits a latent needs for a label. Default 5. */
+  minHits?: number
+  /** Weight latents by log(N / df) over the library. Default true. */
+  idf?: boolean
+  /** Cosine of text embeddings within a cluster. Default 0.78. */
+  clusterCosine?: number
+  /** Share of the largest cluster a label needs. Default 0.55. */
+  minPurity?: number
+  topTerms?: number
+  labelTerms?: number
+  /** Pictures kept for a latent and for a concept. Default 8. */
+  topImages?: number
+  topWords?: number
+  /** Look at the first pairs only. */
+  maxImages?: number
+  /** Bytes of codes kept between passes. */
+  cacheBytes?: number
+  /** Folder to write the atlas to. */
+  out?: string
+  device?: DeviceChoice
+  threads?: number
+}
+
+/** @internal Names for checks and the command line. */
+export const interpretOptionNames = [
+  'model',
+  'backbone',
+  'activations',
+  'dataset',
+  'concepts',
+  'threshold',
+  'quantile',
+  'minHits',
+  'idf',
+  'clusterCosine',
+  'minPurity',
+  'topTerms',
+  'labelTerms',
+  'topImages',
+  'topWords',
+  'maxImages',
+  'cacheBytes',
+  'out',
+  'device',
+  'threads',
+] as const
+
+/** What a report shows beside the atlas. */
+export interface ReportOptions {
+  /** The run folder with `config.json` and `metrics.jsonl`, for the configuration and the loss curves. */
+  run?: string
+  evaluation?: Evaluation
+  /** Numbers of the same kind from separate autoencoders, by name. */
+  baseline?: Evaluation
+  title?: string
+  notes?: readonly string[]
+  stages?: readonly { name: string; seconds: number }[]
+}
+
+/** What the latents of a model mean: names, pictures, words, heat maps. */
+export class Atlas implements AsyncDisposable {
+  /** Everything of `atlas.json`. */
+  readonly data: Readonly<AtlasData>
+  /** The folder it was loaded from or saved to. */
+  path: string | undefined
+  #native: NativeAtlas | undefined
+
+  /** @internal */
+  constructor(atlas: NativeAtlas, path?: string) {
+    this.#native = atlas
+    this.path = path
+    this.data = JSON.parse(call(() => atlas.data())) as AtlasData
+  }
+
+  #open(): NativeAtlas {
+    if (!this.#native) throw new LucidError('E_DISPOSED', 'the atlas was disposed', { hint: 'load it again' })
+    return this.#native
+  }
+
+  /** Every shared latent, by index. */
+  get latents(): readonly AtlasLatent[] {
+    return this.data.latents
+  }
+
+  /** Every concept of the library, in its order. */
+  get concepts(): readonly AtlasConcept[] {
+    return this.data.concepts
+  }
+
+  /** The pictures some latent or concept shows. */
+  get images(): readonly AtlasImage[] {
+    return this.data.images
+  }
+
+  /** The label of a latent; null where the evidence is too thin for one. */
+  label(latent: number): string | null {
+    const entry = this.data.latents[latent]
+    if (!entry) throw optionError('latent', latent, `an integer from 0 to ${this.data.latents.length - 1}`)
+    return entry.label
+  }
+
+  /** The latents that carry a concept, strongest first. */
+  latentsFor(concept: string): AtlasConcept['latents'] {
+    const entry = this.data.concepts.find((candidate) => candidate.name === concept)
+    if (!entry) {
+      throw new LucidError('E_UNKNOWN_OPTION', `unknown concept '${concept}'`, {
+        details: { kind: 'concept', found: concept },
+        hint: 'the concepts are those given to interpret; search(text) finds near ones',
+      })
+    }
+    return entry.latents
+  }
+
+  /**
+   * Where a concept or a latent is in an image.
+   *
+   * @param query `image` is the position of the pair in the store, or the key of the image. Only pictures the atlas
+   * kept for this concept or latent have a heat map here.
+   */
+  heatmap(query: { concept?: string; latent?: number; image: number | string }): HeatMap {
+    const { concept, latent, image } = query
+    if ((concept === undefined) === (latent === undefined)) {
+      throw optionError('heatmap', query, 'either concept or latent')
+    }
+    const entry = concept === undefined ? this.data.latents[latent ?? -1] : this.#concept(concept)
+    if (!entry) throw optionError('latent', latent, `an integer from 0 to ${this.data.latents.length - 1}`)
+    const hit = entry.images.find((candidate) => {
+      const picture = this.data.images[candidate.image]
+      return picture !== undefined && (picture.pair === image || picture.key === image)
+    })
+    const grid = hit && this.data.images[hit.image]?.grid
+    if (!hit || !grid) {
+      throw new LucidError('E_NO_HEATMAP', `the atlas keeps no heat map of that in image ${String(image)}`, {
+        details: { concept, latent, image, found: entry.images.map((kept) => this.data.images[kept.image]?.key) },
+        hint: 'raise topImages, or choose one of the images listed in details.found',
+      })
+    }
+    const values = call(() => this.#open().map(hit.map, grid[0] * grid[1]))
+    return { values, grid, peak: hit.peak }
+  }
+
+  #concept(name: string): AtlasConcept {
+    this.latentsFor(name)
+    return this.data.concepts.find((candidate) => candidate.name === name) as AtlasConcept
+  }
+
+  /** Concepts, latents and captions that hold the words of `text`, best first. */
+  search(text: string): SearchHit[] {
+    return JSON.parse(call(() => this.#open().search(text))) as SearchHit[]
+  }
+
+  /** Writes the report: a folder to open from disk. */
+  async report(folder: string, options: ReportOptions = {}): Promise<void> {
+    const { writeReport } = await import('./report/index.js')
+    await writeReport(this, options, folder)
+  }
+
+  /** Writes the atlas folder under `path`, by rename once it is complete. */
+  async save(path: string): Promise<void> {
+    if (typeof path !== 'string' || path === '') throw optionError('path', path, 'a folder to write')
+    call(() => this.#open().save(path))
+    this.path = path
+  }
+
+  /** JPEG bytes of a picture of {@link Atlas.images}, where the atlas has one. */
+  picture(image: number): Uint8Array | undefined {
+    return call(() => this.#open().picture(image)) ?? undefined
+  }
+
+  /** Frees the heat maps; using them afterwards throws `E_DISPOSED`. */
+  dispose(): void {
+    this.#native = undefined
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.dispose()
+  }
+}
+
+/** Loads an atlas folder. */
+export async function loadAtlas(path: string): Promise<Atlas> {
+  if (typeof path !== 'string' || path === '') throw optionError('path', path, 'the folder of an atlas')
+  return new Atlas(
+    call(() => native.NativeAtlas.load(path)),
+    path,
+  )
+}
+
+/**
+ * Finds out what the shared latents mean (Algorithm 1 of the paper).
+ *
+ * @example
+ * ```ts
+ * import { interpret } from 'lucid-sae'
+ *
+ * const atlas = await interpret({ model: 'runs/a', backbone: 'mini', activations: 'acts', concepts: ['red', 'blue', 'sky'] })
+ * console.log(atlas.latentsFor('red').map(({ latent }) => atlas.label(latent)))
+ * await atlas.report('report')
+ * ```
+ */
+export function interpret(options: InterpretOptions, control?: Control): Run<Atlas, WorkEvent>
+/** The same with the model in front. */
+export function interpret(
+  model: string | Model,
+  options: Omit<InterpretOptions, 'model'>,
+  control?: Control,
+): Run<Atlas, WorkEvent>
+export function interpret(
+  first: InterpretOptions | string | Model,
+  second: Omit<InterpretOptions, 'model'> | Control = {},
+  third: Control = {},
+): Run<Atlas, WorkEvent> {
+  const inFront = typeof first === 'string' || 'encode' in first
+  const options: InterpretOptions = inFront ? { ...(second as Omit<InterpretOptions, 'model'>), model: first } : first
+  return new Run(
+    () => {
+      const { model, activations, dataset, ...rest } = checkOptions('interpret', options, interpretOptionNames, ['model'])
+      if ((activations === undefined) === (dataset === undefined)) {
+        throw optionError('activations', activations, 'either activations or dataset')
+      }
+      const json = toJson({
+        backbone: 'mini',
+        concepts: 'default',
+        ...rest,
+        activations: activations === undefined ? undefined : storePath('activations', activations),
+        dataset: dataset === undefined ? undefined : checkDataset(dataset),
+      })
+      return native.startInterpret(json, modelOf(model).native)
+    },
+    (_json, job) => new Atlas(job.takeAtlas(), options.out),
+    inFront ? third : (second as Control),
+  )
+}

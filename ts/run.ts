@@ -1,0 +1,120 @@
+import type { Control } from './options.js'
+import { fromNative } from './errors.js'
+import type { WorkEvent } from './events.js'
+import type { NativeJob } from './native.js'
+
+/** How long an aborted run may take to stop before its promise rejects anyway, in milliseconds. */
+const ABORT_PATIENCE = 200
+
+/**
+ * Long work under way: an async iterable of its events, a promise of its result, and the means to stop it.
+ *
+ * Events wait inside the addon until someone reads them. Of `step` and `progress` events only the newest unread one
+ * is kept, so a slow reader never falls behind and a run nobody iterates costs nothing; `eval`, `checkpoint` and
+ * `warning` events are all kept. Leaving a `for await` loop early does not stop the work; {@link Run.cancel} does.
+ *
+ * @example
+ * ```ts
+ * import { train } from 'lucid-sae'
+ *
+ * const run = train({ activations: 'acts', out: 'runs/a', steps: 100 })
+ * for await (const event of run) {
+ *   if (event.type === 'step') console.log(event.step, event.loss, event.r2.vision)
+ * }
+ * const model = await run.result
+ * ```
+ */
+export class Run<T, E extends { readonly type: string } = WorkEvent>
+  implements PromiseLike<T>, AsyncIterable<E>, AsyncDisposable
+{
+  /** Resolves with the result; rejects with a `LucidError`, or with the signal's reason after an abort. */
+  readonly result: Promise<T>
+  #job: NativeJob | undefined
+
+  /** @internal `start` is called at once; whatever it throws becomes the rejection of {@link Run.result}. */
+  constructor(start: () => NativeJob, finish: (json: string, job: NativeJob) => T, control: Control = {}) {
+    this.result = this.#execute(start, finish, control.signal)
+    // Whoever only iterates gets the error from the iterator; the promise must not then count as unhandled.
+    this.result.catch(() => undefined)
+  }
+
+  async #execute(
+    start: () => NativeJob,
+    finish: (json: string, job: NativeJob) => T,
+    signal: AbortSignal | undefined,
+  ): Promise<T> {
+    signal?.throwIfAborted()
+    let job: NativeJob
+    let outcome: Promise<string>
+    try {
+      job = start()
+      this.#job = job
+      outcome = job.result()
+    } catch (error) {
+      throw fromNative(error)
+    }
+    // The abort wins the race after a short patience even while a long step is still running in its thread.
+    let stop: (() => void) | undefined
+    let timer: NodeJS.Timeout | undefined
+    const aborted = new Promise<never>((_, reject) => {
+      stop = () => {
+        job.cancel()
+        timer = setTimeout(() => reject(signal?.reason), ABORT_PATIENCE)
+      }
+    })
+    if (stop) signal?.addEventListener('abort', stop, { once: true })
+    try {
+      return finish(await Promise.race([outcome, aborted]), job)
+    } catch (error) {
+      if (signal?.aborted) throw signal.reason
+      throw fromNative(error)
+    } finally {
+      if (stop) signal?.removeEventListener('abort', stop)
+      clearTimeout(timer)
+      outcome.catch(() => undefined)
+    }
+  }
+
+  /** Asks the work to stop after its current step. The result then rejects with code `E_CANCELLED`. */
+  cancel(): void {
+    this.#job?.cancel()
+  }
+
+  /** Makes the run itself awaitable: `await train(…)` gives the result. */
+  // biome-ignore lint/suspicious/noThenProperty: a run is awaitable by contract.
+  then<A = T, B = never>(
+    onFulfilled?: ((value: T) => A | PromiseLike<A>) | null,
+    onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    return this.result.then(onFulfilled, onRejected)
+  }
+
+  /** Like `Promise.prototype.catch`. */
+  catch<B = never>(onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<T | B> {
+    return this.result.catch(onRejected)
+  }
+
+  /** Like `Promise.prototype.finally`. */
+  finally(onFinally?: (() => void) | null): Promise<T> {
+    return this.result.finally(onFinally)
+  }
+
+  /** The events, until the work ends. A failed or aborted run throws its error here too. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<E, void, undefined> {
+    const job = this.#job
+    if (job) {
+      for (;;) {
+        const event = await job.nextEvent()
+        if (event === null) break
+        yield JSON.parse(event) as E
+      }
+    }
+    await this.result
+  }
+
+  /** Stops the work if it is still running and waits until it has. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.cancel()
+    await this.result.catch(() => undefined)
+  }
+}

@@ -1,0 +1,95 @@
+import { type Config, checkPreset, configFields, type Preset } from './config.js'
+import type { DeviceChoice } from './device.js'
+import type { TrainEvent } from './events.js'
+import { Model } from './model.js'
+import { native } from './native.js'
+import { type Control, checkOptions, toJson } from './options.js'
+import { Run } from './run.js'
+import { type ActivationStore, storePath } from './store.js'
+
+/** Options of {@link train} beside the fields of {@link Config}. */
+export interface TrainSettings {
+  /** The training store, or its folder. */
+  activations: string | ActivationStore
+  /** A store to evaluate on in between; some training pairs where absent. */
+  validation?: string | ActivationStore
+  /** Named configuration that the other fields change. Default `'default'`. */
+  preset?: Preset
+  /** Start from a model folder, or from a `.safetensors` file with the tensors of one. */
+  init?: string
+  /** Folder of the run: model, `metrics.jsonl` and checkpoints. */
+  out: string
+  /** Continue the run in `out`. Default false. */
+  resume?: boolean
+  /** Steps between checkpoints; 0 = only at the end. */
+  checkpointEvery?: number
+  /** Steps between evaluations; 0 = none. */
+  evalEvery?: number
+  device?: DeviceChoice
+  /** Threads to use; the result does not depend on it. */
+  threads?: number
+}
+
+/** Options of {@link train}: its settings and any field of {@link Config}. */
+export type TrainOptions = TrainSettings & Partial<Config>
+
+/** @internal Names for checks and the command line. */
+export const trainSettingNames = [
+  'activations',
+  'validation',
+  'preset',
+  'init',
+  'out',
+  'resume',
+  'checkpointEvery',
+  'evalEvery',
+  'device',
+  'threads',
+] as const
+
+/**
+ * Trains a model on a store of activations.
+ *
+ * The same options, seed and data give the same bits for any number of threads, also when the run was interrupted and
+ * resumed. Cancelling or aborting finishes the step and writes a checkpoint, from which `resume: true` continues.
+ *
+ * @example
+ * ```ts
+ * import { train } from 'lucid-sae'
+ *
+ * const run = train({ activations: 'acts', out: 'runs/a', dShared: 128, dPrivate: 160, kShared: 8, kPrivate: 8, steps: 300 })
+ * for await (const event of run) {
+ *   if (event.type === 'step') console.log(event.step, event.loss, event.r2.text)
+ * }
+ * const model = await run.result
+ * console.log(model.info().parameters)
+ * ```
+ */
+export function train(options: TrainOptions, control: Control = {}): Run<Model, TrainEvent> {
+  return new Run(
+    () => {
+      const fields = configFields()
+      checkOptions('train', options, [...trainSettingNames, ...fields], ['activations', 'out'])
+      const { activations, validation, preset = 'default', ...rest } = options
+      checkPreset(preset)
+      const config: Record<string, unknown> = {}
+      const settings: Record<string, unknown> = {}
+      for (const [name, value] of Object.entries(rest)) {
+        if (value !== undefined) (fields.includes(name) ? config : settings)[name] = value
+      }
+      // Epochs alone mean epochs, whatever steps a preset names, and the other way round.
+      if ('epochs' in config && !('steps' in config)) config.steps = 0
+      return native.startTrain(
+        toJson({
+          ...settings,
+          preset,
+          config,
+          activations: storePath('activations', activations),
+          validation: validation === undefined ? undefined : storePath('validation', validation),
+        }),
+      )
+    },
+    (_json, job) => new Model(job.takeModel(), options.out),
+    control,
+  )
+}

@@ -101,7 +101,7 @@ impl CodeShape {
 /// `k_shared` and the unused slots close each block; under [`Selection::Global`] the unused slots close the list. So
 /// in both cases *the shared entries are the leading slots whose index is below `d_shared`*: a loop over them stops at
 /// the first other slot.
-pub struct Codes<B: Backend + ?Sized> {
+pub struct Codes<B: Backend> {
     /// Tokens. Buffers may be longer; only the first `n · k` slots count.
     pub n: usize,
     /// Slots of a token: `shape.k()`, or k_aux for AuxK codes (whose shared and private lists are separate codes).
@@ -128,7 +128,7 @@ impl<B: Backend> Codes<B> {
     /// Codes from host arrays `[n · k]` in the order described above.
     pub fn upload(backend: &B, shape: CodeShape, indices: &[u32], values: &[B::Real]) -> Result<Self, KernelError> {
         let k = shape.k().max(1);
-        if indices.len() % k != 0 || values.len() != indices.len() {
+        if !indices.len().is_multiple_of(k) || values.len() != indices.len() {
             let found = format!("{} indices, {} values", indices.len(), values.len());
             return Err(KernelError::shape("codes", found, format!("a multiple of k = {k}, equal in number")));
         }
@@ -154,7 +154,7 @@ impl<B: Backend> Codes<B> {
 }
 
 /// Encoder and decoder of one modality, or anything of their shape (gradients, moments).
-pub struct Dictionary<B: Backend + ?Sized> {
+pub struct Dictionary<B: Backend> {
     /// Width of the activations.
     pub d: usize,
     /// Latents K = K_s + K_p.

@@ -10,6 +10,7 @@ pub mod error;
 mod memory;
 pub mod ragged;
 pub mod real;
+pub mod scalar;
 pub mod transport;
 
 pub use backend::{AdamW, Backend, Direction, Factor};
@@ -17,5 +18,6 @@ pub use codes::{Block, CodeShape, Codes, Dictionary, Modality, Selection, UNUSED
 pub use dead::{DeadCounters, DeadLists};
 pub use error::KernelError;
 pub use ragged::{Pairs, Ragged};
+pub use scalar::Scalar;
 pub use real::{Element, Real};
 pub use transport::{Plan, SinkhornOptions, Transport, TransportOptions};

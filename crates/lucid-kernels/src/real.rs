@@ -22,7 +22,7 @@ pub trait Real: Element + Float + Display + Sum + AddAssign + SubAssign + MulAss
     fn from_f64(value: f64) -> Self;
 
     /// The exact value as `f64`, for sums that must not lose precision.
-    fn to_f64(self) -> f64;
+    fn widen(self) -> f64;
 }
 
 impl Real for f32 {
@@ -31,7 +31,7 @@ impl Real for f32 {
         value as Self
     }
 
-    fn to_f64(self) -> f64 {
+    fn widen(self) -> f64 {
         f64::from(self)
     }
 }
@@ -41,7 +41,7 @@ impl Real for f64 {
         value
     }
 
-    fn to_f64(self) -> f64 {
+    fn widen(self) -> f64 {
         self
     }
 }

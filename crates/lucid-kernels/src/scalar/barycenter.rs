@@ -1,0 +1,86 @@
+//! Barycentres under a normalised plan (spec 4), both ways, and backward.
+
+use super::{Scalar, add_scaled, dot};
+use crate::backend::Direction;
+use crate::ragged::Pairs;
+use crate::real::Real;
+use crate::transport::Plan;
+
+/// Calls `visit(target, source, cell)` for every cell of every pair, targets in rising order and, for a target, sources
+/// in rising order.
+fn for_each_cell(pairs: &Pairs, direction: Direction, mut visit: impl FnMut(usize, usize, usize)) {
+    for pair in 0..pairs.len() {
+        let (first, columns) = (pairs.cells.range(pair).start, pairs.text.length(pair));
+        let (rows, tokens) = (pairs.vision.range(pair), pairs.text.range(pair));
+        let cell = |i: usize, j: usize| first + (i - rows.start) * columns + (j - tokens.start);
+        match direction {
+            Direction::T2V => {
+                rows.clone().for_each(|i| tokens.clone().for_each(|j| visit(i, j, cell(i, j))));
+            }
+            Direction::V2T => {
+                tokens.clone().for_each(|j| rows.clone().for_each(|i| visit(j, i, cell(i, j))));
+            }
+        }
+    }
+}
+
+/// Mass of every target: row sums for T→V, column sums for V→T.
+fn target_mass<R: Real>(plan: &Plan<Scalar<R>>, direction: Direction) -> &[R] {
+    match direction {
+        Direction::T2V => &plan.row_sums,
+        Direction::V2T => &plan.column_sums,
+    }
+}
+
+/// The share of a source in a target: P_ij or Q_ij.
+fn share<R: Real>(mass: R, total: R) -> R {
+    if total > R::zero() { mass / total } else { R::zero() }
+}
+
+/// ĥ_target = Σ_source share · y_source.
+pub(super) fn forward<R: Real>(
+    plan: &Plan<Scalar<R>>,
+    pairs: &Pairs,
+    direction: Direction,
+    d: usize,
+    y: &[R],
+    out: &mut [R],
+) {
+    let total = target_mass(plan, direction);
+    out[..direction.target(pairs).total() * d].fill(R::zero());
+    for_each_cell(pairs, direction, |target, source, cell| {
+        let out = &mut out[target * d..(target + 1) * d];
+        add_scaled(out, share(plan.plan[cell], total[target]), &y[source * d..(source + 1) * d]);
+    });
+}
+
+/// dy_source = Σ_target share · g_target; dΠ = (⟨g, y⟩ − its mean under the shares) / mass of the target.
+pub(super) fn backward<R: Real>(
+    plan: &Plan<Scalar<R>>,
+    pairs: &Pairs,
+    direction: Direction,
+    d: usize,
+    y: &[R],
+    grad: &[R],
+    d_y: &mut [R],
+    d_plan: Option<&mut Vec<R>>,
+) {
+    let total = target_mass(plan, direction);
+    d_y[..direction.source(pairs).total() * d].fill(R::zero());
+    for_each_cell(pairs, direction, |target, source, cell| {
+        let d_y = &mut d_y[source * d..(source + 1) * d];
+        add_scaled(d_y, share(plan.plan[cell], total[target]), &grad[target * d..(target + 1) * d]);
+    });
+    let Some(d_plan) = d_plan else { return };
+    let inner =
+        |target: usize, source: usize| dot(&grad[target * d..(target + 1) * d], &y[source * d..(source + 1) * d]);
+    let mut mean = vec![R::zero(); direction.target(pairs).total()];
+    for_each_cell(pairs, direction, |target, source, cell| {
+        mean[target] += share(plan.plan[cell], total[target]) * inner(target, source);
+    });
+    for_each_cell(pairs, direction, |target, source, cell| {
+        if total[target] > R::zero() {
+            d_plan[cell] += (inner(target, source) - mean[target]) / total[target];
+        }
+    });
+}

@@ -5,7 +5,7 @@
  * Everything here is plain data from the user's files. The page shows it as text nodes only.
  */
 
-import type { Evaluation } from '../evaluate.js'
+import type { Evaluation } from '../evaluation.js'
 
 /** A picture of the report and the captions it came with. */
 export interface ReportImage {

@@ -21,7 +21,11 @@ export function ramp(value: number): [number, number, number] {
   const low = RAMP[Math.floor(position)] ?? [0, 0, 0]
   const high = RAMP[Math.ceil(position)] ?? low
   const part = position - Math.floor(position)
-  return [0, 1, 2].map((i) => Math.round((low[i] ?? 0) * (1 - part) + (high[i] ?? 0) * part)) as [number, number, number]
+  return [0, 1, 2].map((i) => Math.round((low[i] ?? 0) * (1 - part) + (high[i] ?? 0) * part)) as [
+    number,
+    number,
+    number,
+  ]
 }
 
 /** Bytes of a base64 heat map. */
@@ -76,7 +80,7 @@ export function HeatPicture({ image, hit, subject, showHeat }: HeatPictureProps)
     <figure class="picture">
       <div class="frame">
         <img src={image.file} alt={alt} loading="lazy" />
-        <canvas ref={canvas} class={showHeat ? 'heat' : 'heat hidden'} aria-hidden="true" />
+        <canvas ref={canvas} class={showHeat ? 'heat' : 'heat hidden'} />
         <div
           class="peak"
           style={{

@@ -23,7 +23,9 @@ export function Latents({ data, query }: { data: ReportData; query: string }) {
   const [sort, setSort] = useState<SortKey>('label')
   const wanted = query.toLowerCase()
   const rows = data.latents
-    .filter((latent) => `${latent.label ?? ''} ${latent.terms.join(' ')} ${latent.latent}`.toLowerCase().includes(wanted))
+    .filter((latent) =>
+      `${latent.label ?? ''} ${latent.terms.join(' ')} ${latent.latent}`.toLowerCase().includes(wanted),
+    )
     .sort(SORTS[sort])
   const head = (key: SortKey, text: string) => (
     <th scope="col" aria-sort={sort === key ? 'ascending' : 'none'}>

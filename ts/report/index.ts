@@ -1,0 +1,238 @@
+/** Writes the report: one folder that opens from disk and needs no network. */
+
+import { existsSync } from 'node:fs'
+import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { AtlasHit } from '../atlas-data.js'
+import { LucidError, optionError } from '../errors.js'
+import type { Atlas, ReportOptions } from '../interpret.js'
+import { reportNumbers } from './numbers.js'
+import type { ReportConceptDetail, ReportData, ReportHit, ReportLatentDetail, ReportStep } from './schema.js'
+
+/** Latents and concepts whose details share a script: a page loads about 100 kB. */
+const CHUNK = 32
+const CURVE_POINTS = 400
+const START = { latents: 16, concepts: 12 }
+
+/** What a report needs of an atlas. */
+export type ReportAtlas = Pick<Atlas, 'data' | 'latents' | 'concepts' | 'heat' | 'picture'>
+
+/** A picture for an image of which the store keeps none. */
+const NO_PICTURE =
+  'data:image/svg+xml,%3Csvg xmlns="http://www.w3.org/2000/svg" width="160" height="160"%3E%3Crect width="160" height="160" fill="%23999"/%3E%3C/svg%3E'
+
+/**
+ * Writes the report of an atlas to `folder`, by rename once it is complete. A report that lies there is replaced;
+ * anything else is left alone (`E_BUSY`).
+ */
+export async function writeReport(atlas: ReportAtlas, options: ReportOptions, folder: string): Promise<void> {
+  if (typeof folder !== 'string' || folder === '') throw optionError('folder', folder, 'a folder to write')
+  const target = resolve(folder)
+  if (existsSync(target) && !existsSync(join(target, 'data', 'report.json'))) {
+    throw new LucidError('E_BUSY', `${target} exists and is not a report`, {
+      details: { file: target, found: 'another folder', expected: 'a new folder, or an older report' },
+      hint: 'choose another folder for the report',
+    })
+  }
+  await mkdir(dirname(target), { recursive: true })
+  const work = await mkdtemp(join(dirname(target), `.${basename(target)}-`))
+  try {
+    await cp(pageFolder(), work, { recursive: true })
+    await mkdir(join(work, 'data'))
+    await mkdir(join(work, 'images'))
+    const data = await reportData(atlas, options)
+    await writePictures(atlas, data, work)
+    await writeData(work, 'report', data, 'window.LUCID_REPORT = ')
+    const latents: ReportLatentDetail[] = atlas.latents.map((latent) => ({
+      latent: latent.latent,
+      words: latent.words.map(({ word, activation, count }) => ({ word, activation, count })),
+      hits: hits(atlas, latent.images),
+    }))
+    const concepts: ReportConceptDetail[] = atlas.concepts.map((concept) => ({
+      concept: concept.name,
+      hits: hits(atlas, concept.images),
+    }))
+    await writeChunks(work, 'latents', latents)
+    await writeChunks(work, 'concepts', concepts)
+    await publish(work, target)
+  } catch (error) {
+    await rm(work, { recursive: true, force: true })
+    if (error instanceof LucidError) throw error
+    const { code, message } = error as NodeJS.ErrnoException
+    throw new LucidError('E_IO', `cannot write the report ${target}: ${message}`, {
+      details: { file: target, found: code },
+    })
+  }
+}
+
+/** The bundle that `vite build` left beside the compiled package. */
+function pageFolder(): string {
+  const here = dirname(fileURLToPath(import.meta.url))
+  const places = [join(here, 'page'), join(here, '..', '..', 'dist', 'report', 'page')]
+  const found = places.find((place) => existsSync(join(place, 'page.js')))
+  if (!found) throw new LucidError('E_IO', 'the report page is not built', { hint: 'run npm run build' })
+  return found
+}
+
+async function publish(work: string, target: string): Promise<void> {
+  if (!existsSync(target)) return rename(work, target)
+  const old = `${work}-old`
+  await rename(target, old)
+  await rename(work, target)
+  await rm(old, { recursive: true, force: true })
+}
+
+/** JSON that may stand in a script element: no `</script>`, no line separators that older parsers break at. */
+export function scriptJson(value: unknown): string {
+  return JSON.stringify(value).replace(/[<>&\u2028\u2029]/g, (character) => {
+    return `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
+  })
+}
+
+async function writeData(work: string, name: string, value: unknown, assign: string, close = ''): Promise<void> {
+  await writeFile(join(work, 'data', `${name}.json`), `${JSON.stringify(value)}\n`)
+  await writeFile(join(work, 'data', `${name}.js`), `${assign}${scriptJson(value)}${close};\n`)
+}
+
+async function writeChunks(work: string, name: string, details: unknown[]): Promise<void> {
+  for (let start = 0; start < details.length; start += CHUNK) {
+    const chunk = `${name}-${String(start / CHUNK).padStart(3, '0')}`
+    await writeData(work, chunk, details.slice(start, start + CHUNK), `window.LUCID_CHUNK("${chunk}", `, ')')
+  }
+}
+
+async function writePictures(atlas: ReportAtlas, data: ReportData, work: string): Promise<void> {
+  for (const [index, image] of data.images.entries()) {
+    const bytes = atlas.picture(index)
+    if (bytes) await writeFile(join(work, image.file), bytes)
+    else image.file = NO_PICTURE
+  }
+}
+
+/** Heat of each picture relative to its own maximum: a byte a patch is more than the eye sees. */
+function hits(atlas: ReportAtlas, entries: readonly AtlasHit[]): ReportHit[] {
+  return entries.map((entry) => {
+    const values = atlas.heat(entry)
+    const largest = values.reduce((most, value) => Math.max(most, value), 0)
+    const bytes = Uint8Array.from(values, (value) =>
+      largest > 0 ? Math.round((255 * Math.max(value, 0)) / largest) : 0,
+    )
+    const { image, peak, value } = entry
+    return { image, peak: [peak[0], peak[1]], value, heat: Buffer.from(bytes).toString('base64') }
+  })
+}
+
+async function reportData(atlas: ReportAtlas, options: ReportOptions): Promise<ReportData> {
+  const run = options.run === undefined ? undefined : await readRun(options.run)
+  const evaluation = options.evaluation ?? null
+  const { data } = atlas
+  const shared = data.latents.filter((latent) => latent.label !== null)
+  const order = [...shared].sort(
+    (a, b) => (b.purity ?? 0) * Math.log1p(b.hits) - (a.purity ?? 0) * Math.log1p(a.hits) || a.latent - b.latent,
+  )
+  const byConfidence = [...data.concepts].filter((concept) => concept.images.length > 0)
+  byConfidence.sort((a, b) => b.hits - a.hits || b.confidence - a.confidence || a.concept - b.concept)
+  return {
+    format: 1,
+    title: options.title ?? 'What the shared latents mean',
+    created: new Date().toISOString().slice(0, 10),
+    version: data.version,
+    notes: [...(options.notes ?? [])],
+    facts: facts(atlas, run),
+    numbers: evaluation ? reportNumbers(evaluation, options.baseline) : [],
+    evaluation,
+    curves: run?.curves ?? [],
+    stages: [...(options.stages ?? [])],
+    config: run?.config ?? {},
+    images: data.images.map((image, index) => ({
+      file: `images/${String(index).padStart(5, '0')}.jpg`,
+      key: image.key,
+      caption: image.caption,
+      grid: [image.grid[0], image.grid[1]],
+    })),
+    latents: data.latents.map(({ latent, label, topTerms, purity, density }) => ({
+      latent,
+      label,
+      terms: topTerms.map((term) => term.term),
+      purity,
+      density,
+    })),
+    concepts: data.concepts.map(({ name, category, latents, confidence }) => ({
+      concept: name,
+      category,
+      latents: latents.slice(0, 8).map(({ latent, weight }) => ({ latent, weight })),
+      confidence,
+    })),
+    chunk: { latents: CHUNK, concepts: CHUNK },
+    start: {
+      latents: order.slice(0, START.latents).map((latent) => latent.latent),
+      concepts: byConfidence.slice(0, START.concepts).map((concept) => concept.name),
+    },
+  }
+}
+
+interface RunFolder {
+  config: { [name: string]: unknown }
+  curves: ReportStep[]
+}
+
+function facts(atlas: ReportAtlas, run: RunFolder | undefined): ReportData['facts'] {
+  const config = run?.config ?? {}
+  const text = (name: string): string => String(config[name])
+  const list = [
+    { name: 'pictures looked at', value: String(atlas.data.store.pairs) },
+    { name: 'concepts', value: String(atlas.data.concepts.length) },
+  ]
+  if (run) {
+    list.push({ name: 'preset', value: text('preset') })
+    list.push({ name: 'latents', value: `${text('dShared')} shared + ${text('dPrivate')} private, each modality` })
+    list.push({ name: 'k', value: `${text('kShared')} + ${text('kPrivate')}` })
+    const last = run.curves.at(-1)
+    if (last) list.push({ name: 'steps', value: String(last.step) })
+  }
+  return list
+}
+
+/** The configuration and the loss curves of a run folder. */
+async function readRun(folder: string): Promise<RunFolder> {
+  const path = join(folder, 'config.json')
+  let config: { [name: string]: unknown }
+  try {
+    config = JSON.parse(await readFile(path, 'utf8')) as { [name: string]: unknown }
+  } catch (error) {
+    throw new LucidError('E_DAMAGED', `cannot read ${path}: ${(error as Error).message}`, {
+      details: { file: path },
+      hint: 'run is the folder given to train as out',
+    })
+  }
+  const log = join(folder, 'metrics.jsonl')
+  const lines = existsSync(log) ? (await readFile(log, 'utf8')).split('\n') : []
+  const steps = lines.flatMap(stepOf)
+  const every = Math.max(1, Math.ceil(steps.length / CURVE_POINTS))
+  return { config, curves: steps.filter((_, i) => i % every === 0 || i === steps.length - 1) }
+}
+
+/** `self_vision` → `selfVision`. */
+const camel = (name: string): string => name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
+
+/** A line of metrics.jsonl as a point of the curves; lines of other events, or half written ones, are none. */
+function stepOf(line: string): ReportStep[] {
+  if (line.trim() === '') return []
+  try {
+    const event = JSON.parse(line) as {
+      type?: string
+      step: number
+      losses?: { [name: string]: number }
+      r2?: { vision?: number; text?: number }
+    }
+    if (event.type !== 'step' || !event.losses) return []
+    const point: ReportStep = { step: event.step }
+    for (const [name, value] of Object.entries(event.losses)) point[camel(name)] = value
+    if (event.r2?.vision !== undefined) point.r2Vision = event.r2.vision
+    if (event.r2?.text !== undefined) point.r2Text = event.r2.text
+    return [point]
+  } catch {
+    return []
+  }
+}

@@ -1,0 +1,106 @@
+/** The overview's table: which numbers of an evaluation are shown, beside which controls, and what they say. */
+
+import type { CrossScore, Evaluation } from '../evaluation.js'
+import type { ReportNumber } from './schema.js'
+
+type Control = [name: string, value: number | undefined]
+
+function row(name: string, value: number | undefined, controls: Control[], meaning: string): ReportNumber[] {
+  if (value === undefined) return []
+  const known = controls.flatMap(([control, number]) =>
+    number === undefined ? [] : [{ name: control, value: number }],
+  )
+  return [{ name, value, controls: known, meaning }]
+}
+
+function crossRow(name: string, meaning: string, cross?: CrossScore, baseline?: CrossScore): ReportNumber[] {
+  const controls: Control[] = [
+    ['with another pair’s caption', cross?.controls.shuffledCaption],
+    ['under a uniform plan', cross?.controls.uniformPlan],
+    ['mean predictor', cross?.controls.mean],
+    ['separate autoencoders', baseline?.shared],
+  ]
+  return row(name, cross?.shared, controls, meaning)
+}
+
+/** The rows for an evaluation; `baseline` is that of separate autoencoders from the same start. */
+export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): ReportNumber[] {
+  const { r2, cross, truth, grounding } = evaluation
+  const self = (modality: 'vision' | 'text', subject: string): ReportNumber[] =>
+    row(
+      `R² of ${subject}`,
+      r2?.[modality]?.joint,
+      [
+        ['shared latents alone', r2?.[modality]?.shared],
+        ['private latents alone', r2?.[modality]?.private],
+        ['mean predictor', 0],
+      ],
+      `Share of the variance of ${subject} that their own sparse code explains; 1 is all of it.`,
+    )
+  const phrase = grounding?.['plan-max']?.phrase
+  const union = grounding?.['plan-max']?.union
+  const ground = phrase ?? union
+  const kinds = Object.entries(truth?.kinds ?? {}).flatMap(([kind, recovery]) =>
+    row(
+      `plan mass of ${kind} words`,
+      recovery.planMass,
+      [
+        ['uniform plan', recovery.planMassUniform],
+        ['separate autoencoders', baseline?.truth?.kinds?.[kind]?.planMass],
+      ],
+      `Share of a ${kind} word’s transport mass that lies on the patches it speaks of.`,
+    ),
+  )
+  return [
+    ...self('vision', 'patches'),
+    ...self('text', 'tokens'),
+    ...crossRow(
+      'cross R², text → patches',
+      'Variance of patches explained by the codes of the matched words alone. The gap to another caption is what alignment adds.',
+      cross?.t2v,
+      baseline?.cross?.t2v,
+    ),
+    ...crossRow(
+      'cross R², patches → text',
+      'Variance of tokens explained by the codes of the matched patches alone.',
+      cross?.v2t,
+      baseline?.cross?.v2t,
+    ),
+    ...row(
+      'identity rate',
+      truth?.identityRate,
+      [
+        ['by chance', truth?.identityChance],
+        ['separate autoencoders', baseline?.truth?.identityRate],
+      ],
+      'Share of known concepts whose best latent is the same in pictures and in words.',
+    ),
+    ...row(
+      'transport accuracy',
+      truth?.transportAccuracy,
+      [
+        ['random patch', truth?.transportAccuracyUniform],
+        ['separate autoencoders', baseline?.truth?.transportAccuracy],
+      ],
+      'Share of words whose heaviest patch is one they speak of.',
+    ),
+    ...kinds,
+    ...row(
+      `heat on the object (${phrase ? 'phrases' : 'all boxes'})`,
+      ground?.massAtObj,
+      [
+        ['uniform heat', ground?.controls.uniform.massAtObj],
+        ['centre of the picture', ground?.controls.centre.massAtObj],
+        ['with another pair’s caption', ground?.controls.shuffledCaption?.massAtObj],
+        ['best possible', ground?.controls.oracle.massAtObj],
+      ],
+      'Share of the caption’s heat inside the boxes of what it names.',
+    ),
+    ...row(
+      'largest firing frequency, tokens',
+      evaluation.maxfreq?.t2i,
+      [['patches', evaluation.maxfreq?.i2t]],
+      'How often the busiest shared latent fires; near 1 means that one latent has swallowed the rest.',
+    ),
+  ]
+}

@@ -357,7 +357,8 @@ impl<B: Backend> Step<B> {
             transport.backward(backend, vision, text, pairs, &options, d_plan, d_guided, d_vision, d_text)?;
         }
         Ok(())
-    
+    }
+
     /// The blocks AuxK works on: none while nothing is dead or the coefficient is 0.
     fn dead_blocks(
         &self,
@@ -369,7 +370,8 @@ impl<B: Backend> Step<B> {
         let blocks = |m| {
             let k_aux = if config.k_aux == 0 { (params.of(m).d / 2).max(1) } else { config.k_aux };
             let lists = [&inputs.dead.of(m).shared, &inputs.dead.of(m).private];
-            let dead = lists.into_iter().enumerate().filter(|(_, list)| config.aux_coefficient > 0.0 && !list.is_empty());
+            let dead =
+                lists.into_iter().enumerate().filter(|(_, list)| config.aux_coefficient > 0.0 && !list.is_empty());
             dead.map(|(block, list)| {
                 let weight = (list.len() as f64 / k_aux as f64).min(1.0);
                 let (list, count) = (backend.upload(list)?, list.len());

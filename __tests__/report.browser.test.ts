@@ -88,7 +88,7 @@ describe('the report', () => {
       return best
     })
     expect(hottest).toBe(20)
-    await page.goto(page.url().replace(/#.*/, '#/'))
+    await page.goto(`${page.url().split('#')[0]}#/`)
     await page.getByText('made by hand').waitFor()
     expect(faults).toEqual([])
     await page.close()
@@ -121,13 +121,13 @@ describe('the report', () => {
       '#/concepts',
       `#/concept/${encodeURIComponent(`${HOSTILE[1]} 1`)}`,
     ]) {
-      await page.goto(page.url().replace(/#.*/, route))
+      await page.goto(`${page.url().split('#')[0]}${route}`)
       await page.waitForSelector('h1')
       await page.waitForTimeout(50)
     }
     expect(await page.locator('h1').textContent()).toContain(HOSTILE[1])
     expect(await page.locator('.picture').count()).toBe(6)
-    await page.goto(page.url().replace(/#.*/, '#/latent/0'))
+    await page.goto(`${page.url().split('#')[0]}#/latent/0`)
     await page
       .getByText(HOSTILE[0] ?? '', { exact: true })
       .first()

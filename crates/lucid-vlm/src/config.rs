@@ -120,6 +120,13 @@ impl Default for TextConfig {
     }
 }
 
+impl TextConfig {
+    /// Width of the pooled output.
+    pub fn projection(&self) -> usize {
+        self.projection_size.unwrap_or(self.hidden_size)
+    }
+}
+
 /// A whole SigLIP model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SiglipConfig {
@@ -142,7 +149,7 @@ impl SiglipConfig {
     /// Reads and checks the JSON text of a `config.json`; `file` only names it in errors.
     ///
     /// # Errors
-    /// `E_FILE` when it is not JSON of this form, `E_BACKBONE_CONFIG` when a value cannot be used.
+    /// `E_BACKBONE` when it is not JSON of this form, `E_BACKBONE_CONFIG` when a value cannot be used.
     pub fn parse(json: &[u8], file: &str) -> Result<Self, VlmError> {
         let config: Self = serde_json::from_slice(json)
             .map_err(|e| VlmError::File { file: file.into(), reason: format!("not a SigLIP config: {e}") })?;

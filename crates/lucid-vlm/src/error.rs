@@ -1,5 +1,6 @@
 //! The errors of this crate, each with a stable code.
 
+use lucid_data::DataError;
 use serde_json::{Value, json};
 
 /// Everything that can go wrong between a backbone folder, a picture or a caption and its activations.
@@ -71,9 +72,9 @@ pub enum VlmError {
         /// What would have been accepted.
         expected: String,
     },
-    /// The observer asked to stop.
-    #[error("cancelled")]
-    Cancelled,
+    /// Something from the data set or the activation store.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A tensor operation failed.
     #[error("compute: {0}")]
     Compute(#[from] candle_core::Error),
@@ -83,7 +84,7 @@ impl VlmError {
     /// The stable code, `E_…`.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::File { .. } => "E_FILE",
+            Self::File { .. } => "E_BACKBONE",
             Self::Config { .. } => "E_BACKBONE_CONFIG",
             Self::Weights { .. } => "E_BACKBONE_WEIGHTS",
             Self::Hook { .. } => "E_HOOK",
@@ -91,7 +92,7 @@ impl VlmError {
             Self::Tokenizer(_) => "E_TOKENIZER",
             Self::EmptyText { .. } => "E_EMPTY_TEXT",
             Self::Argument { .. } => "E_OPTION",
-            Self::Cancelled => "E_CANCELLED",
+            Self::Data(error) => error.code(),
             Self::Compute(_) => "E_COMPUTE",
         }
     }
@@ -108,6 +109,7 @@ impl VlmError {
             Self::EmptyText { .. } => {
                 "give the picture a caption with words, or let extraction skip bad pairs (`onBad: \"skip\"`)".into()
             }
+            Self::Data(error) => return error.hint(),
             _ => return None,
         })
     }
@@ -134,7 +136,8 @@ impl VlmError {
                 json!({ "option": option, "found": found, "expected": expected })
             }
             Self::Tokenizer(found) => json!({ "file": "tokenizer.json", "found": found }),
-            Self::Cancelled | Self::Compute(_) => json!({}),
+            Self::Data(error) => error.details(),
+            Self::Compute(_) => json!({}),
         }
     }
 }

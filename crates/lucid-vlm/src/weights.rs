@@ -12,7 +12,7 @@ pub type TensorMap = HashMap<String, Tensor>;
 /// Reads the bytes of a `model.safetensors` (f32, f16 or bf16) into f32 tensors on the CPU.
 ///
 /// # Errors
-/// `E_FILE` when it is not safetensors or is cut short, `E_BACKBONE_WEIGHTS` names a tensor of another type or one with a
+/// `E_BACKBONE` when it is not safetensors or is cut short, `E_BACKBONE_WEIGHTS` names a tensor of another type or one with a
 /// value that is not finite.
 pub fn read_weights(bytes: &[u8], file: &str) -> Result<TensorMap, VlmError> {
     let parsed = SafeTensors::deserialize(bytes)
@@ -71,7 +71,7 @@ pub fn expected_shapes(config: &SiglipConfig) -> Vec<(String, Vec<usize>)> {
             add(format!("{p}.mlp.fc2.bias"), &[d]);
         }
     }
-    let projection = t.projection_size.unwrap_or(t.hidden_size);
+    let projection = t.projection();
     for (name, shape) in [("weight", vec![projection, t.hidden_size]), ("bias", vec![projection])] {
         add(format!("text_model.head.{name}"), &shape);
     }

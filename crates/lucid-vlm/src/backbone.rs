@@ -1,0 +1,312 @@
+//! A loaded backbone: pictures and captions in, states at a named hook and pooled outputs out.
+
+use crate::config::SiglipConfig;
+use crate::error::VlmError;
+use crate::hook::{self, Hook, Tower};
+use crate::preprocess::Preprocessing;
+use crate::siglip::Siglip;
+use crate::tokenizer::{TextTokenizer, Tokens};
+use crate::weights::read_weights;
+use crate::workers;
+use candle_core::{Device, Tensor};
+use image::RgbImage;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+/// States of images at one hook.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageStates {
+    /// Number of images n.
+    pub images: usize,
+    /// Patches T of each image, row-major from the top left.
+    pub patches: usize,
+    /// Width d of a state.
+    pub dim: usize,
+    /// States, [n, T, d].
+    pub states: Vec<f32>,
+    /// Width of a pooled output; 0 in a model without a head.
+    pub pooled_dim: usize,
+    /// Pooled outputs, [n, pooled_dim].
+    pub pooled: Vec<f32>,
+}
+
+/// States of captions at one hook, valid tokens only, concatenated.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TextStates {
+    /// Valid tokens of each caption.
+    pub lengths: Vec<u32>,
+    /// Vocabulary ids, [Σ lengths].
+    pub ids: Vec<u32>,
+    /// 0 for content, 1 for the end of sentence, [Σ lengths].
+    pub kinds: Vec<u8>,
+    /// Byte spans in the caption, [Σ lengths].
+    pub spans: Vec<[u32; 2]>,
+    /// Width d of a state.
+    pub dim: usize,
+    /// States, [Σ lengths, d].
+    pub states: Vec<f32>,
+    /// Width of a pooled output.
+    pub pooled_dim: usize,
+    /// Pooled outputs, [n, pooled_dim].
+    pub pooled: Vec<f32>,
+}
+
+/// The four files of a backbone, in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct BackboneFiles<'a> {
+    /// Name kept in the provenance of what is made with it.
+    pub id: &'a str,
+    /// `config.json`
+    pub config: &'a [u8],
+    /// `model.safetensors`
+    pub weights: &'a [u8],
+    /// `tokenizer.json`
+    pub tokenizer: &'a [u8],
+    /// `preprocessor_config.json`; SigLIP's own values where absent.
+    pub preprocessor: Option<&'a [u8]>,
+}
+
+/// A backbone. Clones share the weights.
+#[derive(Clone)]
+pub struct Backbone {
+    id: String,
+    model: Arc<Siglip>,
+    tokenizer: Arc<TextTokenizer>,
+    preprocessing: Preprocessing,
+    weights_hash: String,
+    tokenizer_hash: String,
+    threads: usize,
+}
+
+/// States and pooled output of one item.
+type Encoded = (Vec<f32>, Vec<f32>);
+
+fn values(tensor: &Tensor) -> Result<Vec<f32>, VlmError> {
+    Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
+}
+
+impl Backbone {
+    /// Loads a folder in Hugging Face's layout. `preprocessor_config.json` may be absent.
+    ///
+    /// # Errors
+    /// `E_BACKBONE` (a file is missing or not what it should be), `E_BACKBONE_CONFIG`, `E_BACKBONE_WEIGHTS`, `E_TOKENIZER`.
+    pub fn load(folder: &Path) -> Result<Self, VlmError> {
+        let failed = |name: &str, e: std::io::Error| VlmError::File {
+            file: folder.join(name).display().to_string(),
+            reason: e.to_string(),
+        };
+        let read = |name: &str| std::fs::read(folder.join(name)).map_err(|e| failed(name, e));
+        let config = read("config.json")?;
+        let tokenizer = read("tokenizer.json")?;
+        let preprocessor = match read("preprocessor_config.json") {
+            Ok(bytes) => Some(bytes),
+            Err(_) if !folder.join("preprocessor_config.json").exists() => None,
+            Err(e) => return Err(e),
+        };
+        let name = "model.safetensors";
+        let file = std::fs::File::open(folder.join(name)).map_err(|e| failed(name, e))?;
+        // SAFETY: the map is read-only and dropped before this function returns; the values are copied out. A file that another
+        // process changes meanwhile gives other values or a bus error, as with any mapped weights.
+        let weights = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| failed(name, e))?;
+        let id = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        let id = id.file_name().map_or_else(|| "backbone".into(), |n| n.to_string_lossy().into_owned());
+        Self::from_files(BackboneFiles {
+            id: &id,
+            config: &config,
+            weights: &weights,
+            tokenizer: &tokenizer,
+            preprocessor: preprocessor.as_deref(),
+        })
+    }
+
+    /// Builds a backbone from the contents of its files.
+    ///
+    /// # Errors
+    /// As [`Backbone::load`]; files are named as in the folder.
+    pub fn from_files(files: BackboneFiles<'_>) -> Result<Self, VlmError> {
+        let config = SiglipConfig::parse(files.config, "config.json")?;
+        let side = config.vision_config.image_size;
+        let preprocessing = match files.preprocessor {
+            Some(json) => Preprocessing::parse(json, "preprocessor_config.json", side)?,
+            None => Preprocessing::siglip(side),
+        };
+        let text = &config.text_config;
+        let tokenizer =
+            TextTokenizer::parse(files.tokenizer, text.max_position_embeddings, text.vocab_size, text.pad_token_id)?;
+        let tensors = read_weights(files.weights, "model.safetensors")?;
+        Ok(Self {
+            id: files.id.into(),
+            model: Arc::new(Siglip::new(&config, &tensors)?),
+            tokenizer: Arc::new(tokenizer),
+            preprocessing,
+            weights_hash: blake3::hash(files.weights).to_hex().to_string(),
+            tokenizer_hash: blake3::hash(files.tokenizer).to_hex().to_string(),
+            threads: 0,
+        })
+    }
+
+    /// The same backbone on this many threads; 0 (the default) is one a core. Results do not depend on it.
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Threads in use.
+    pub fn threads(&self) -> usize {
+        workers::threads(self.threads)
+    }
+
+    /// Name of the folder it came from, or `mini`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Shapes of both towers.
+    pub fn config(&self) -> &SiglipConfig {
+        self.model.config()
+    }
+
+    /// The forward pass itself, for batches of one's own.
+    pub fn model(&self) -> &Siglip {
+        &self.model
+    }
+
+    /// How captions become ids.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// How pictures become pixels.
+    pub fn preprocessing(&self) -> &Preprocessing {
+        &self.preprocessing
+    }
+
+    /// Width of a patch's state.
+    pub fn vision_dim(&self) -> usize {
+        self.config().vision_config.hidden_size
+    }
+
+    /// Width of a token's state.
+    pub fn text_dim(&self) -> usize {
+        self.config().text_config.hidden_size
+    }
+
+    /// Rows and columns of patches.
+    pub fn grid(&self) -> [u32; 2] {
+        [self.config().vision_config.side() as u32; 2]
+    }
+
+    /// Side of the square input in pixels.
+    pub fn image_size(&self) -> usize {
+        self.config().vision_config.image_size
+    }
+
+    /// All hook names, defaults first in each tower.
+    pub fn hooks(&self) -> Vec<String> {
+        hook::hook_names(self.config())
+    }
+
+    /// What identifies this backbone in the files made with it; no path.
+    pub fn provenance(&self) -> Value {
+        json!({
+            "id": self.id,
+            "architecture": "siglip",
+            "weightsBlake3": self.weights_hash,
+            "tokenizerBlake3": self.tokenizer_hash,
+            "preprocessing": self.preprocessing,
+            "patchSize": self.config().vision_config.patch_size,
+            "textLength": self.tokenizer.length(),
+            "padId": self.tokenizer.pad(),
+        })
+    }
+
+    /// States of pictures at a hook of the image tower, and pooled outputs. Pictures of any size; each is squashed.
+    ///
+    /// # Errors
+    /// `E_HOOK`, `E_IMAGE`, `E_COMPUTE`.
+    pub fn encode_images(&self, images: &[RgbImage], hook: &str) -> Result<ImageStates, VlmError> {
+        let hook = hook::find_hook_of(self.config(), Tower::Vision, hook)?;
+        let encoded = workers::each(self.threads(), images.len(), &|| false, |i| {
+            self.encode_squashed(&self.preprocessing.squash(&images[i])?, hook)
+        })?;
+        let mut all = ImageStates {
+            images: images.len(),
+            patches: self.config().vision_config.patches(),
+            dim: self.vision_dim(),
+            states: Vec::new(),
+            pooled_dim: if self.config().vision_config.vision_use_head { self.vision_dim() } else { 0 },
+            pooled: Vec::new(),
+        };
+        for (states, pooled) in encoded.unwrap_or_default() {
+            all.states.extend(states);
+            all.pooled.extend(pooled);
+        }
+        Ok(all)
+    }
+
+    /// States of captions at a hook of the text tower, valid tokens with the end of sentence, and pooled outputs.
+    ///
+    /// # Errors
+    /// `E_EMPTY_TEXT` for a caption without a token, `E_HOOK`, `E_TOKENIZER`, `E_COMPUTE`.
+    pub fn encode_texts(&self, texts: &[&str], hook: &str) -> Result<TextStates, VlmError> {
+        let hook = hook::find_hook_of(self.config(), Tower::Text, hook)?;
+        let tokens = texts.iter().map(|t| self.tokenizer.encode(t, true)).collect::<Result<Vec<_>, _>>()?;
+        let encoded = workers::each(self.threads(), texts.len(), &|| false, |i| self.encode_tokens(&tokens[i], hook))?;
+        let mut all = TextStates {
+            dim: self.text_dim(),
+            pooled_dim: self.config().text_config.projection(),
+            ..TextStates::default()
+        };
+        for (tokens, (states, pooled)) in tokens.iter().zip(encoded.unwrap_or_default()) {
+            all.lengths.push(tokens.valid as u32);
+            all.ids.extend(&tokens.padded[..tokens.valid]);
+            all.kinds.extend(&tokens.kinds);
+            all.spans.extend(&tokens.spans);
+            all.states.extend(states);
+            all.pooled.extend(pooled);
+        }
+        Ok(all)
+    }
+
+    /// `exp(logit_scale) · cos + logit_bias` of pooled outputs, [images, texts]; a sigmoid of it is the probability of a match.
+    ///
+    /// # Errors
+    /// `E_OPTION` when the widths do not fit or the model has no head.
+    pub fn logits(&self, images: &ImageStates, texts: &TextStates) -> Result<Vec<f32>, VlmError> {
+        if images.pooled_dim == 0 || images.pooled_dim != texts.pooled_dim {
+            return Err(VlmError::Argument {
+                option: "pooled".into(),
+                found: format!("widths {} and {}", images.pooled_dim, texts.pooled_dim),
+                expected: "one width, above 0".into(),
+            });
+        }
+        let tensor = |values: &[f32], d: usize| Tensor::from_slice(values, (values.len() / d, d), &Device::Cpu);
+        let image = tensor(&images.pooled, images.pooled_dim)?;
+        let text = tensor(&texts.pooled, texts.pooled_dim)?;
+        values(&self.model.logits(&image, &text)?)
+    }
+
+    /// One picture of the input size through the image tower.
+    pub(crate) fn encode_squashed(&self, image: &RgbImage, hook: Hook) -> Result<Encoded, VlmError> {
+        let pixels = self.preprocessing.pixels(image)?.unsqueeze(0)?;
+        let out = self.model.vision(&pixels, hook != Hook::Final)?;
+        let states = match hook {
+            Hook::Final => &out.post_ln,
+            Hook::Block(n) => &out.blocks[n],
+        };
+        let pooled = out.pooled.as_ref().map_or(Ok(Vec::new()), values)?;
+        Ok((values(states)?, pooled))
+    }
+
+    /// One caption through the text tower; states of its valid positions.
+    pub(crate) fn encode_tokens(&self, tokens: &Tokens, hook: Hook) -> Result<Encoded, VlmError> {
+        let ids = Tensor::from_slice(&tokens.padded, (1, tokens.padded.len()), &Device::Cpu)?;
+        let out = self.model.text(&ids, hook != Hook::Final)?;
+        let states = match hook {
+            Hook::Final => &out.final_ln,
+            Hook::Block(n) => &out.blocks[n],
+        };
+        Ok((values(&states.narrow(1, 0, tokens.valid)?)?, values(&out.pooled)?))
+    }
+}

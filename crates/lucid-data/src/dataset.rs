@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::datasets::{coco::Coco, folder::Folder, scenes::Scenes};
 use crate::error::{DataError, Result};
 use crate::scenes::Split;
 
@@ -251,8 +252,13 @@ pub fn open_dataset(spec: &DatasetSpec) -> Result<Box<dyn Dataset>> {
 /// `E_IO` and `E_DATASET` for files that cannot be read or understood, `E_EMPTY` where nothing is left, and under
 /// [`OnBad::Stop`] `E_NO_CAPTION` and `E_IMAGE` (missing file).
 pub fn open_dataset_with(spec: &DatasetSpec, on_bad: OnBad) -> Result<Box<dyn Dataset>> {
-    let _ = on_bad;
-    Err(DataError::dataset("dataset", format!("{spec:?} cannot be opened")))
+    match spec {
+        DatasetSpec::Scenes { pairs, seed, split } => Ok(Box::new(Scenes::open(*pairs, *seed, *split)?)),
+        DatasetSpec::Coco { images, captions, instances } => {
+            Ok(Box::new(Coco::open(images, captions, instances.as_deref(), on_bad)?))
+        }
+        DatasetSpec::Folder { images, captions } => Ok(Box::new(Folder::open(images, captions.as_deref(), on_bad)?)),
+    }
 }
 
 /// A path from a data file, refused unless it stays inside its folder: such names come from other people's files.

@@ -1,0 +1,160 @@
+//! Caption files of a folder: JSON Lines, CSV, TSV, or groups of lines.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::dataset::BoxAnnotation;
+use crate::error::{DataError, Result};
+
+/// What a caption file says about one image; a file may speak of an image several times.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Row {
+    /// File name as written, with the folder's separators.
+    pub(crate) file: String,
+    /// Captions, trimmed, without empty ones.
+    pub(crate) captions: Vec<String>,
+    pub(crate) boxes: Vec<BoxAnnotation>,
+    /// Line of the file, for messages.
+    pub(crate) line: usize,
+}
+
+/// Field names that name the image, and those that hold the caption.
+const FILE_FIELDS: [&str; 4] = ["file", "image", "file_name", "filename"];
+const TEXT_FIELDS: [&str; 3] = ["caption", "text", "captions"];
+
+/// Reads a caption file by its extension.
+pub(crate) fn read(path: &Path) -> Result<Vec<Row>> {
+    let text = read_text(path)?;
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match extension.as_str() {
+        "jsonl" | "ndjson" => read_jsonl(path, &text),
+        "csv" => read_table(path, &text, b','),
+        "tsv" => read_table(path, &text, b'\t'),
+        // Flickr8k's captions.txt is a CSV with a header.
+        "txt" if has_header(&text, ',') => read_table(path, &text, b','),
+        "txt" if has_header(&text, '\t') => read_table(path, &text, b'\t'),
+        _ => Err(DataError::dataset(
+            path.display(),
+            format!(
+                "captions in a .{extension} file; expected .jsonl, .csv or .tsv with the fields `file` and `caption`"
+            ),
+        )),
+    }
+}
+
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| DataError::io("read", path, e))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        DataError::dataset(
+            path.display(),
+            format!("not UTF-8 at byte {}; save it as UTF-8", e.utf8_error().valid_up_to()),
+        )
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string))
+}
+
+/// True where a `.txt` file is a table with a header.
+pub(crate) fn is_table(path: &Path) -> Result<bool> {
+    let text = read_text(path)?;
+    Ok(has_header(&text, ',') || has_header(&text, '\t'))
+}
+
+fn has_header(text: &str, separator: char) -> bool {
+    let first: Vec<&str> = text.lines().next().unwrap_or_default().split(separator).map(str::trim).collect();
+    first.iter().any(|f| FILE_FIELDS.contains(f)) && first.iter().any(|f| TEXT_FIELDS.contains(f))
+}
+
+/// A caption field: one text or several.
+fn texts(value: &Value) -> Option<Vec<String>> {
+    let one = |v: &Value| v.as_str().map(|s| s.trim().to_string());
+    let list = match value {
+        Value::Array(items) => items.iter().map(one).collect::<Option<Vec<_>>>()?,
+        Value::Null => Vec::new(),
+        other => vec![one(other)?],
+    };
+    Some(list.into_iter().filter(|t| !t.is_empty()).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum BoxForm {
+    Corner([f64; 4]),
+    Full(BoxAnnotation),
+}
+
+fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+        let bad = |reason: String| DataError::dataset(format!("{}:{}", path.display(), i + 1), reason);
+        let value: Value = serde_json::from_str(line).map_err(|e| bad(format!("not a JSON object: {e}")))?;
+        let field = |names: &[&str]| names.iter().find_map(|n| value.get(n));
+        let file = field(&FILE_FIELDS).and_then(Value::as_str);
+        let Some(file) = file else { return Err(bad("no field `file` with the image's file name".into())) };
+        let captions = match field(&TEXT_FIELDS) {
+            Some(v) => texts(v).ok_or_else(|| bad("`caption` is neither a text nor a list of texts".into()))?,
+            None => Vec::new(),
+        };
+        let boxes: Vec<BoxForm> = match value.get("boxes") {
+            Some(v) => serde_json::from_value(v.clone()).map_err(|_| {
+                bad("`boxes` holds something other than [x, y, width, height] or { x, y, width, height, category }"
+                    .into())
+            })?,
+            None => Vec::new(),
+        };
+        let boxes: Vec<BoxAnnotation> = boxes
+            .into_iter()
+            .map(|b| match b {
+                BoxForm::Corner([x, y, width, height]) => BoxAnnotation { x, y, width, height, ..Default::default() },
+                BoxForm::Full(b) => b,
+            })
+            .collect();
+        if let Some(b) = boxes.iter().find(|b| !(b.width > 0.0 && b.height > 0.0)) {
+            return Err(bad(format!("the box [{}, {}, {}, {}] has no area", b.x, b.y, b.width, b.height)));
+        }
+        rows.push(Row { file: file.to_string(), captions, boxes, line: i + 1 });
+    }
+    Ok(rows)
+}
+
+fn read_table(path: &Path, text: &str, separator: u8) -> Result<Vec<Row>> {
+    let mut builder = csv::ReaderBuilder::new();
+    // Quotes are part of CSV; in TSV they are ordinary characters.
+    let mut reader =
+        builder.delimiter(separator).quoting(separator == b',').flexible(true).from_reader(text.as_bytes());
+    let bad = |line: u64, reason: String| DataError::dataset(format!("{}:{line}", path.display()), reason);
+    let header = reader.headers().map_err(|e| bad(1, e.to_string()))?.clone();
+    let column = |names: &[&str]| header.iter().position(|h| names.contains(&h.trim().to_ascii_lowercase().as_str()));
+    let (Some(file), Some(caption)) = (column(&FILE_FIELDS), column(&TEXT_FIELDS)) else {
+        let found = header.iter().collect::<Vec<_>>().join(", ");
+        return Err(bad(1, format!("the header has the fields {found}; expected `file` and `caption`")));
+    };
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| bad(e.position().map_or(0, csv::Position::line), e.to_string()))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        if record.len() > header.len() {
+            return Err(bad(
+                line,
+                format!(
+                    "{} fields, expected {}; put captions that hold the separator in quotes",
+                    record.len(),
+                    header.len()
+                ),
+            ));
+        }
+        let name = record.get(file).map(str::trim).unwrap_or_default();
+        if name.is_empty() {
+            return Err(bad(line, "no image name".into()));
+        }
+        let text = record.get(caption).map(str::trim).filter(|t| !t.is_empty());
+        rows.push(Row {
+            file: name.into(),
+            captions: text.map(String::from).into_iter().collect(),
+            boxes: Vec::new(),
+            line: line as usize,
+        });
+    }
+    Ok(rows)
+}

@@ -1,0 +1,269 @@
+//! A folder of images, with captions in a file or beside each image.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::captions::{self, Row};
+use super::shapeworld::{self, Group};
+use crate::dataset::{Dataset, DatasetSpec, ImageSource, OnBad, PairRecord, Skipped, inside};
+use crate::error::{DataError, Result};
+
+const IMAGES: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+/// Caption files looked for in a folder, first found first used; ImageFolder's metadata files last.
+const CAPTION_FILES: [&str; 5] = ["captions.jsonl", "captions.csv", "captions.tsv", "metadata.jsonl", "metadata.csv"];
+/// Files of groups of lines, used where there is none of the above.
+const GROUP_FILES: [&str; 2] = ["captions.txt", "caption.txt"];
+const MAX_DEPTH: usize = 16;
+
+/// A folder data set in natural order of the file names (`2.png` before `10.png`), folder by folder.
+pub(crate) struct Folder {
+    spec: DatasetSpec,
+    records: Vec<PairRecord>,
+    skipped: Vec<Skipped>,
+}
+
+struct Reading {
+    root: PathBuf,
+    on_bad: OnBad,
+    records: Vec<PairRecord>,
+    skipped: Vec<Skipped>,
+}
+
+impl Folder {
+    pub(crate) fn open(images: &Path, captions: Option<&Path>, on_bad: OnBad) -> Result<Self> {
+        let mut reading = Reading { root: images.to_path_buf(), on_bad, records: Vec::new(), skipped: Vec::new() };
+        match captions {
+            Some(file) => reading.with_file(images, file, &list(images, true, 0)?)?,
+            None => reading.folder(images, 0)?,
+        }
+        let Reading { records, skipped, .. } = reading;
+        if records.is_empty() {
+            return Err(DataError::Empty {
+                what: format!("the data set {} (no image with a caption)", images.display()),
+            });
+        }
+        let spec = DatasetSpec::Folder { images: images.to_path_buf(), captions: captions.map(PathBuf::from) };
+        Ok(Self { spec: spec.portable(), records, skipped })
+    }
+}
+
+/// What lies in a folder, in natural order.
+struct Listing {
+    images: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+/// Lists the images of a folder; with `deep` those of its sub-folders too. Hidden entries are passed over.
+fn list(folder: &Path, deep: bool, depth: usize) -> Result<Listing> {
+    let io = |e| DataError::io("read", folder, e);
+    let mut listing = Listing { images: Vec::new(), folders: Vec::new() };
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let hidden = path.file_name().is_none_or(|n| n.to_string_lossy().starts_with('.'));
+        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+        if hidden {
+        } else if path.is_dir() {
+            listing.folders.push(path);
+        } else if extension.is_some_and(|e| IMAGES.contains(&e.as_str())) {
+            listing.images.push(path);
+        }
+    }
+    listing.images.sort_by(|a, b| natural(a, b));
+    listing.folders.sort_by(|a, b| natural(a, b));
+    if deep && depth < MAX_DEPTH {
+        for folder in std::mem::take(&mut listing.folders) {
+            listing.images.extend(list(&folder, true, depth + 1)?.images);
+        }
+    }
+    Ok(listing)
+}
+
+/// Compares paths with runs of digits by their number.
+fn natural(a: &Path, b: &Path) -> Ordering {
+    let (a, b) = (a.to_string_lossy(), b.to_string_lossy());
+    let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
+    while let (Some(&p), Some(&q)) = (x.first(), y.first()) {
+        if p.is_ascii_digit() && q.is_ascii_digit() {
+            let run = |s: &[u8]| s.iter().take_while(|c| c.is_ascii_digit()).count();
+            let ((n, xs), (m, ys)) = (x.split_at(run(x)), y.split_at(run(y)));
+            let zeros = |s: &[u8]| s.iter().take_while(|&&c| c == b'0').count();
+            let (n, m) = (&n[zeros(n)..], &m[zeros(m)..]);
+            let order = n.len().cmp(&m.len()).then_with(|| n.cmp(m));
+            if order != Ordering::Equal {
+                return order;
+            }
+            (x, y) = (xs, ys);
+        } else if p != q {
+            return p.cmp(&q);
+        } else {
+            (x, y) = (&x[1..], &y[1..]);
+        }
+    }
+    // Same up to leading zeros: the bytes decide, so the order is total.
+    x.len().cmp(&y.len()).then_with(|| a.cmp(&b))
+}
+
+impl Reading {
+    /// Reads one folder by what it holds, then its sub-folders.
+    fn folder(&mut self, folder: &Path, depth: usize) -> Result<()> {
+        let present = |names: &[&str]| names.iter().map(|n| folder.join(n)).find(|p| p.is_file());
+        if let Some(file) = present(&CAPTION_FILES) {
+            // Such a file speaks for the sub-folders too.
+            return self.with_file(folder, &file, &list(folder, true, depth)?);
+        }
+        let listing = list(folder, false, depth)?;
+        match present(&GROUP_FILES) {
+            Some(file) if !listing.images.is_empty() => self.with_file(folder, &file, &listing)?,
+            _ => self.beside(&listing)?,
+        }
+        if depth < MAX_DEPTH {
+            listing.folders.iter().try_for_each(|f| self.folder(f, depth + 1))?;
+        }
+        Ok(())
+    }
+
+    /// Captions in same-name `.txt` files, one a line.
+    fn beside(&mut self, listing: &Listing) -> Result<()> {
+        for image in &listing.images {
+            let text = image.with_extension("txt");
+            let lines = if text.is_file() { captions::read_text(&text)? } else { String::new() };
+            let captions: Vec<String> =
+                lines.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
+            let problem = captions.is_empty().then(|| {
+                let state = if text.is_file() { "is empty" } else { "does not exist" };
+                DataError::NoCaption {
+                    key: self.key(image),
+                    reason: format!("{} {state}, and the folder has no captions file", text.display()),
+                }
+            });
+            self.take(image, captions, Vec::new(), None, problem)?;
+        }
+        Ok(())
+    }
+
+    /// Captions in one file for all images of `listing`; names in it are relative to `folder`.
+    fn with_file(&mut self, folder: &Path, file: &Path, listing: &Listing) -> Result<()> {
+        let grouped = file.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt")) && !captions::is_table(file)?;
+        if grouped {
+            return self.with_groups(file, listing);
+        }
+        let rows = captions::read(file)?;
+        let mut by_image: HashMap<PathBuf, Row> = HashMap::new();
+        let mut missing = Vec::new();
+        let known: HashMap<&Path, ()> = listing.images.iter().map(|p| (p.as_path(), ())).collect();
+        for row in rows {
+            let place = format!("{}:{}", file.display(), row.line);
+            let path: PathBuf = inside(folder, &row.file, &place)?.components().collect();
+            if !known.contains_key(path.as_path()) {
+                missing.push((path, row, place));
+                continue;
+            }
+            let entry = by_image.entry(path).or_default();
+            entry.captions.extend(row.captions);
+            entry.boxes.extend(row.boxes);
+        }
+        for (path, row, place) in missing {
+            let reason = match path.is_file() {
+                true => format!("{place} names it, but it is no JPEG, PNG, WebP, GIF or BMP by its name"),
+                false => format!("{place} names it, but {} does not exist", path.display()),
+            };
+            self.take(&path, row.captions, row.boxes, None, Some(DataError::Image { key: row.file, reason }))?;
+        }
+        for image in &listing.images {
+            let Row { captions, boxes, .. } = by_image.remove(image).unwrap_or_default();
+            let problem = captions.is_empty().then(|| DataError::NoCaption {
+                key: self.key(image),
+                reason: format!("{} has no text for it", file.display()),
+            });
+            self.take(image, captions, boxes, None, problem)?;
+        }
+        Ok(())
+    }
+
+    fn with_groups(&mut self, file: &Path, listing: &Listing) -> Result<()> {
+        let groups = shapeworld::read_groups(file)?;
+        let n = listing.images.len();
+        if groups.len() != n {
+            let reason = format!(
+                "{} groups of captions, expected {n}, one an image in natural order of the names",
+                groups.len()
+            );
+            return Err(DataError::dataset(file.display(), reason));
+        }
+        let worlds = match file.with_file_name("world_model.json") {
+            path if path.is_file() => Some((shapeworld::read_worlds(&path)?, path)),
+            _ => None,
+        };
+        if let Some((worlds, path)) = worlds.as_ref().filter(|(w, _)| w.len() != n) {
+            return Err(DataError::dataset(
+                path.display(),
+                format!("{} worlds, expected {n}, one an image", worlds.len()),
+            ));
+        }
+        let mut worlds = worlds.map(|(w, _)| w).unwrap_or_default();
+        for (i, (image, Group { captions, labelled_false })) in listing.images.iter().zip(groups).enumerate() {
+            if captions.is_empty() {
+                // The data set itself says that none of them is true; leaving the image out is what it asks for.
+                let problem = DataError::NoCaption {
+                    key: self.key(image),
+                    reason: format!("agreement.txt calls all {labelled_false} captions false"),
+                };
+                self.skipped.push(Skipped::because(&self.key(image), &problem));
+                continue;
+            }
+            let size = shapeworld::png_size(image);
+            let mut boxes = worlds.get_mut(i).map(std::mem::take).unwrap_or_default();
+            match size {
+                Some(size) => shapeworld::to_pixels(&mut boxes, size),
+                None => boxes.clear(),
+            }
+            self.take(image, captions, boxes, size, None)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps an image, or deals with what is wrong with it.
+    fn take(
+        &mut self,
+        image: &Path,
+        captions: Vec<String>,
+        boxes: Vec<crate::BoxAnnotation>,
+        size: Option<(u32, u32)>,
+        problem: Option<DataError>,
+    ) -> Result<()> {
+        let key = self.key(image);
+        match problem {
+            None => self.records.push(PairRecord {
+                key,
+                image: ImageSource::File(image.to_path_buf()),
+                captions,
+                boxes,
+                size,
+            }),
+            Some(problem) if self.on_bad == OnBad::Stop => return Err(problem),
+            Some(problem) => self.skipped.push(Skipped::because(&key, &problem)),
+        }
+        Ok(())
+    }
+
+    fn key(&self, image: &Path) -> String {
+        let relative = image.strip_prefix(&self.root).unwrap_or(image);
+        relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+    }
+}
+
+impl Dataset for Folder {
+    fn len(&self) -> usize {
+        self.records.len()
+    }
+    fn pair(&self, index: usize) -> Result<PairRecord> {
+        super::at(&self.records, index).cloned()
+    }
+    fn spec(&self) -> DatasetSpec {
+        self.spec.clone()
+    }
+    fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+}

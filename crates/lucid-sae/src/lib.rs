@@ -1,8 +1,44 @@
 //! The model: config, parameters, forward and backward step, optimiser, trainer, checkpoints.
+//!
+//! [`train`] makes a [`Model`] from an activation store; [`step`] is the algorithm, in one file that reads beside the
+//! paper. Files are described in `docs/formats.md`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod batch;
+mod blame;
+pub mod checkpoint;
 pub mod config;
+pub mod device;
 pub mod error;
+pub mod events;
+pub mod files;
+pub mod init;
+pub mod init_file;
+mod linear;
+mod lock;
+pub mod losses;
+mod metrics_log;
+pub mod model;
+pub mod model_folder;
+pub mod normalisation;
+pub mod optimiser;
+pub mod order;
+mod paired;
+pub mod params;
+mod prefetch;
+pub mod rng;
+mod run;
+mod run_folder;
+mod start;
+pub mod step;
+mod tensors;
+pub mod trainer;
+mod validation;
+mod weights;
 
 pub use config::{Config, Preset};
 pub use error::SaeError;
+pub use events::{TrainEvent, TrainObserver, Unobserved};
+pub use model::{Codes, Model, ModelInfo, PlanOf, Provenance};
+pub use normalisation::{Normalisation, Scaling, Variances};
+pub use trainer::{TrainOptions, train};

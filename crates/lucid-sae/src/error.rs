@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lucid_data::DataError;
+use lucid_kernels::{KernelError, Modality};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -52,6 +53,26 @@ pub enum SaeError {
         pair: String,
         /// The newest good checkpoint.
         checkpoint: Option<PathBuf>,
+    },
+    /// A NaN or infinity in activations given to a model.
+    #[error("the {} activation of token {token}, dimension {dimension} is {value}; expected a finite number", modality.name())]
+    Activations {
+        /// Whose activations.
+        modality: Modality,
+        /// Token among those given.
+        token: usize,
+        /// Dimension within the token.
+        dimension: usize,
+        /// The value, as text.
+        value: String,
+    },
+    /// A folder that holds no model.
+    #[error("{} is not a model folder: {reason}", path.display())]
+    NotAModel {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
     },
     /// A mask that leaves a row or column without an admissible entry.
     #[error("the mask of pair {pair} leaves {axis} {index} without an admissible entry")]
@@ -105,9 +126,24 @@ pub enum SaeError {
         /// Why it cannot be used.
         reason: String,
     },
+    /// A run that cannot be continued as asked: its checkpoints were made by something else.
+    #[error("{} cannot be resumed: its {what} is {found}; this run has {expected}", path.display())]
+    Resume {
+        /// The run folder.
+        path: PathBuf,
+        /// What differs: a config field or `store`.
+        what: String,
+        /// Value in the checkpoint.
+        found: String,
+        /// Value of this run.
+        expected: String,
+    },
     /// An error of the activation store or a data set.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// An error of a kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// A broken invariant of this crate.
     #[error("internal error: {0}")]
     Internal(String),
@@ -131,6 +167,11 @@ impl SaeError {
         Self::Option { option: option.into(), found: found.to_string(), expected: expected.into() }
     }
 
+    /// A file or folder that does not hold what it should.
+    pub fn damaged(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_owned(), reason: reason.into() }
+    }
+
     /// A failed system call on `path`.
     pub fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
@@ -148,14 +189,17 @@ impl SaeError {
             Self::Unknown { .. } => "E_UNKNOWN_OPTION",
             Self::Option { .. } => "E_OPTION",
             Self::Shape { .. } => "E_SHAPE",
-            Self::NonFinite { .. } => "E_NON_FINITE",
+            Self::NonFinite { .. } | Self::Activations { .. } => "E_NON_FINITE",
+            Self::NotAModel { .. } => "E_NOT_A_MODEL",
             Self::EmptyMask { .. } => "E_EMPTY_MASK",
             Self::Damaged { .. } => "E_DAMAGED",
             Self::Version { .. } => "E_VERSION",
             Self::Io { .. } => "E_IO",
             Self::Cancelled { .. } => "E_CANCELLED",
             Self::Busy { .. } => "E_BUSY",
+            Self::Resume { .. } => "E_RESUME",
             Self::Data(error) => error.code(),
+            Self::Kernel(error) => error.code(),
             Self::Internal(_) => "E_INTERNAL",
         }
     }
@@ -170,11 +214,18 @@ impl SaeError {
                 Some(format!("the last good checkpoint is {}; lower lr or check the activations of that pair", path.display()))
             }
             Self::NonFinite { .. } => Some("check the activations of that pair, or lower lr".into()),
+            Self::Activations { .. } => Some("leave that token out, or run the backbone in f32".into()),
+            Self::NotAModel { .. } => Some("give the folder that train or save wrote, the one with config.json".into()),
             Self::EmptyMask { .. } => Some("admit at least one entry in every row and column, or use a finite maskPenalty".into()),
             Self::Damaged { .. } => Some("restore the file from its source, or resume from an older checkpoint".into()),
             Self::Version { .. } => Some("update lucid-sae".into()),
             Self::Busy { .. } => Some("choose another out, or pass resume".into()),
+            Self::Resume { .. } => Some("use the options and the store the run was started with, or choose another out".into()),
             Self::Data(error) => error.hint(),
+            Self::Kernel(error) => error.hint(),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Some("free some space, then resume: the last published checkpoint is intact".into())
+            }
             Self::Shape { .. } | Self::Io { .. } | Self::Cancelled { .. } | Self::Internal(_) => None,
         }
     }
@@ -187,17 +238,25 @@ impl SaeError {
                 json!({ "kind": kind, "found": found, "suggestion": suggestion, "expected": known })
             }
             Self::Option { option, found, expected } => json!({ "option": option, "found": found, "expected": expected }),
-            Self::Shape { what, found, expected } => json!({ "what": what, "found": found, "expected": expected }),
+            Self::Shape { what, found, expected } => json!({ "option": what, "found": found, "expected": expected }),
             Self::NonFinite { what, step, pair, checkpoint } => {
                 json!({ "what": what, "step": step, "pair": pair, "checkpoint": checkpoint })
             }
+            Self::Activations { modality, token, dimension, value } => {
+                json!({ "modality": modality.name(), "token": token, "dimension": dimension, "found": value, "expected": "a finite number" })
+            }
+            Self::NotAModel { path, reason } => json!({ "file": path, "found": reason, "expected": "a model folder" }),
             Self::EmptyMask { pair, axis, index } => json!({ "pair": pair, "axis": axis, "index": index }),
             Self::Damaged { path, reason } => json!({ "file": path, "found": reason }),
             Self::Version { path, found, expected } => json!({ "file": path, "found": found, "expected": expected }),
             Self::Io { action, path, source } => json!({ "action": action, "file": path, "found": source.to_string() }),
             Self::Cancelled { step } => json!({ "step": step }),
             Self::Busy { path, reason } => json!({ "file": path, "found": reason }),
+            Self::Resume { path, what, found, expected } => {
+                json!({ "file": path, "option": what, "found": found, "expected": expected })
+            }
             Self::Data(error) => error.details(),
+            Self::Kernel(error) => error.details(),
             Self::Internal(_) => Value::Null,
         }
     }

@@ -1,0 +1,255 @@
+//! Encoders: product and Top-k fused over chunks of tokens, and their backward pass by latent.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::latent_order::LatentOrder;
+use super::parallel::{Disjoint, chunks};
+use super::product::{ROWS, multiply_strip, pack_strip, pack_tokens};
+use super::simd::{axpy, dispatched, lanes, weighted_rows};
+use super::topk::Candidates;
+use super::{Cpu, decode};
+use crate::codes::{CodeShape, Codes, Dictionary, Selection, UNUSED};
+
+/// Tokens of a chunk, a multiple of [`ROWS`]: packed, they stay in the second-level cache (288 KiB at width 768).
+const CHUNK: usize = 96;
+
+/// Which rows of W_encᵀ compete for `k` slots.
+struct Contest<'a> {
+    latents: Latents<'a>,
+    k: usize,
+    /// Strips before this contest's first.
+    first_strip: usize,
+}
+
+enum Latents<'a> {
+    Range(Range<usize>),
+    List(&'a [u32]),
+}
+
+impl Latents<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Range(range) => range.len(),
+            Self::List(list) => list.len(),
+        }
+    }
+
+    fn at(&self, position: usize) -> usize {
+        match self {
+            Self::Range(range) => range.start + position,
+            Self::List(list) => list[position] as usize,
+        }
+    }
+}
+
+/// `Backend::encode_topk`.
+pub(super) fn topk(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, codes: &mut Codes<Cpu>) {
+    let CodeShape { d_shared, k_shared, k_private, selection, .. } = codes.shape;
+    let latents = codes.shape.latents();
+    let contest = |range, k| Contest { latents: Latents::Range(range), k, first_strip: 0 };
+    let contests = match selection {
+        Selection::Split => vec![contest(0..d_shared, k_shared), contest(d_shared..latents, k_private)],
+        Selection::Global => vec![contest(0..latents, k_shared + k_private)],
+    };
+    run(cpu, acts, dictionary, contests, codes);
+}
+
+/// `Backend::encode_listed`.
+pub(super) fn listed(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, list: &[u32], codes: &mut Codes<Cpu>) {
+    let contests = vec![Contest { latents: Latents::List(list), k: codes.k, first_strip: 0 }];
+    run(cpu, acts, dictionary, contests, codes);
+}
+
+fn run(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, mut contests: Vec<Contest>, codes: &mut Codes<Cpu>) {
+    let (n, k, d) = (codes.n, codes.k, dictionary.d);
+    if n == 0 || k == 0 {
+        return;
+    }
+    let width = 2 * lanes(cpu.arch);
+    let mut strips = 0;
+    for contest in &mut contests {
+        contest.first_strip = strips;
+        strips += contest.latents.len().div_ceil(width);
+    }
+
+    let mut packed = cpu.scratch.take(strips * width * d);
+    // Lanes beyond a contest's latents can never be selected.
+    let mut bias = vec![f32::NEG_INFINITY; strips * width];
+    for contest in &contests {
+        let part = contest.first_strip * width * d..;
+        cpu.run(|| {
+            packed[part]
+                .par_chunks_exact_mut(width * d)
+                .enumerate()
+                .take(contest.latents.len().div_ceil(width))
+                .for_each(|(strip, out)| {
+                    let positions = strip * width..((strip + 1) * width).min(contest.latents.len());
+                    pack_strip(&dictionary.w_enc_t, d, positions.map(|p| contest.latents.at(p)), width, out);
+                });
+        });
+        for position in 0..contest.latents.len() {
+            bias[contest.first_strip * width + position] = dictionary.b_enc[contest.latents.at(position)];
+        }
+    }
+
+    // As many chunks for every thread as for any other; a token's code does not depend on its chunk.
+    let threads = cpu.threads();
+    let parts = n.div_ceil(CHUNK).next_multiple_of(threads);
+    let chunk = n.div_ceil(parts).next_multiple_of(ROWS);
+    let d_shared = match codes.shape.selection {
+        Selection::Global => codes.shape.d_shared,
+        Selection::Split => 0,
+    };
+    cpu.run(|| {
+        codes.indices[..n * k]
+            .par_chunks_mut(chunk * k)
+            .zip(codes.values[..n * k].par_chunks_mut(chunk * k))
+            .zip(acts[..n * d].par_chunks(chunk * d))
+            .for_each_init(Workspace::default, |workspace, ((indices, values), acts)| {
+                pack_tokens(acts, &dictionary.b_dec, d, &mut workspace.tokens);
+                let tokens = acts.len() / d;
+                let mut slot = 0;
+                for contest in &contests {
+                    let strips = contest.first_strip..contest.first_strip + contest.latents.len().div_ceil(width);
+                    let weights = &packed[strips.start * width * d..strips.end * width * d];
+                    let bias = &bias[strips.start * width..strips.end * width];
+                    scan(cpu.arch, weights, bias, d, tokens, contest.k, workspace);
+                    for token in 0..tokens {
+                        let at = token * k + slot..token * k + slot + contest.k;
+                        let best = workspace.candidates.best(token).map(|(p, value)| (contest.latents.at(p), value));
+                        write_slots(best, d_shared, &mut indices[at.clone()], &mut values[at]);
+                    }
+                    slot += contest.k;
+                }
+            });
+    });
+    cpu.scratch.give(packed);
+}
+
+#[derive(Default)]
+struct Workspace {
+    tokens: Vec<f32>,
+    activations: Vec<f32>,
+    candidates: Candidates,
+}
+
+dispatched! {
+    /// Offers the pre-activations of every strip to the candidates of a chunk.
+    fn scan<S>(
+        simd,
+        weights: &'a [f32],
+        bias: &'a [f32],
+        d: usize,
+        tokens: usize,
+        k: usize,
+        workspace: &'a mut Workspace,
+    ) {
+        let width = 2 * S::F32_LANES;
+        let Workspace { tokens: packed, activations, candidates } = workspace;
+        candidates.start(tokens, k, width);
+        activations.resize(tokens.next_multiple_of(ROWS) * width, 0.0);
+        for (strip, (weights, bias)) in weights.chunks_exact(width * d).zip(bias.chunks_exact(width)).enumerate() {
+            multiply_strip(simd, packed, weights, bias, d, activations);
+            candidates.offer(simd, strip * width, activations);
+        }
+    }
+}
+
+/// Writes a token's entries (falling values): those below `shared_below` first, then the others, then unused slots.
+fn write_slots(best: impl Iterator<Item = (usize, f32)>, shared_below: usize, indices: &mut [u32], values: &mut [f32]) {
+    indices.fill(UNUSED);
+    values.fill(0.0);
+    let mut private = Vec::new();
+    let mut used = 0;
+    for (latent, value) in best {
+        if shared_below > 0 && latent >= shared_below {
+            private.push((latent, value));
+        } else {
+            (indices[used], values[used]) = (latent as u32, value);
+            used += 1;
+        }
+    }
+    for (latent, value) in private {
+        (indices[used], values[used]) = (latent as u32, value);
+        used += 1;
+    }
+}
+
+/// `Backend::encode_backward`.
+pub(super) fn backward(
+    cpu: &Cpu,
+    codes: &Codes<Cpu>,
+    d_values: &[f32],
+    acts: &[f32],
+    dictionary: &Dictionary<Cpu>,
+    gradients: &mut Dictionary<Cpu>,
+) {
+    let d = dictionary.d;
+    let order = LatentOrder::new(codes, 0..dictionary.latents, d_values);
+    decode::add_by_latent(cpu, &order, acts, d, &mut gradients.w_enc_t);
+    cpu.run(|| {
+        gradients.w_enc_t[..dictionary.latents * d]
+            .par_chunks_exact_mut(d)
+            .zip(&mut gradients.b_enc[..dictionary.latents])
+            .enumerate()
+            .with_min_len(64)
+            .for_each(|(latent, (row, bias))| {
+                let (_, coefficients) = order.of(latent);
+                if !coefficients.is_empty() {
+                    let sum = coefficients.iter().sum::<f32>();
+                    *bias += sum;
+                    // Σ da (h − b_dec) = Σ da h − (Σ da) b_dec
+                    subtract(cpu.arch, sum, &dictionary.b_dec, row);
+                }
+            });
+    });
+}
+
+dispatched! {
+    fn subtract<S>(simd, factor: f32, x: &'a [f32], y: &'a mut [f32]) {
+        axpy(simd, -factor, x, y);
+    }
+}
+
+/// Columns of one task of [`pre_bias_backward`].
+const COLUMNS: usize = 64;
+
+/// `Backend::pre_bias_backward`.
+pub(super) fn pre_bias_backward(cpu: &Cpu, dictionary: &Dictionary<Cpu>, gradients: &mut Dictionary<Cpu>) {
+    let (d, latents) = (dictionary.d, dictionary.latents);
+    let rows: Vec<u32> = (0..latents as u32).collect();
+    let negated: Vec<f32> = gradients.b_enc[..latents].iter().map(|&x| -x).collect();
+    let out = Disjoint::new(&mut gradients.b_dec);
+    cpu.run(|| {
+        chunks(d, COLUMNS).for_each(|columns| {
+            // SAFETY: each task has its own columns.
+            let part = unsafe { out.part(columns.clone()) };
+            sum_rows(cpu.arch, &dictionary.w_enc_t, d, columns.start, &rows, &negated, part);
+        });
+    });
+}
+
+dispatched! {
+    fn sum_rows<S>(
+        simd,
+        matrix: &'a [f32],
+        d: usize,
+        column: usize,
+        rows: &'a [u32],
+        coefficients: &'a [f32],
+        out: &'a mut [f32],
+    ) {
+        weighted_rows(simd, matrix, d, column, rows, coefficients, out);
+    }
+}
+
+/// `Backend::count_fired`.
+pub(super) fn count_fired(codes: &Codes<Cpu>, fired: &mut [u32]) {
+    for &index in &codes.indices[..codes.n * codes.k] {
+        if index != UNUSED {
+            fired[index as usize] += 1;
+        }
+    }
+}

@@ -93,6 +93,20 @@ impl SparseCodes {
         Row { indices: &self.indices[range.clone()], values: &self.values[range] }
     }
 
+    /// The same tokens without their private entries.
+    #[must_use]
+    pub fn shared_only(&self) -> Self {
+        let mut codes = Self::new(self.d_shared());
+        (0..self.len()).for_each(|token| codes.push(self.shared(token).iter()));
+        codes
+    }
+
+    /// Bytes that the codes take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        8 * self.indices.len() + 4 * (self.offsets.len() + self.shared_ends.len())
+    }
+
     /// Mean shared code of the `tokens`, by rising latent; empty without tokens.
     #[must_use]
     pub fn mean_shared(&self, tokens: &[usize]) -> Vec<(u32, f64)> {

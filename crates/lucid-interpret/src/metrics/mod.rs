@@ -3,7 +3,7 @@
 //! Everything is summed within a pair in the order of its tokens and across pairs exactly, so results have the same
 //! bits for every batch size, order of pairs and number of threads.
 
-pub mod activity;
-pub mod cross;
-pub mod means;
-pub mod reconstruction;
+pub(crate) mod activity;
+pub(crate) mod cross;
+pub(crate) mod means;
+pub(crate) mod reconstruction;

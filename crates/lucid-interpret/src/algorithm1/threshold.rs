@@ -1,0 +1,126 @@
+//! The threshold of stage 3: an exact quantile of all peak scores in bounded memory.
+//!
+//! A first pass counts scores in bins of under half a percent width. That tells in which bin the quantile lies; the
+//! second pass keeps only that bin's scores.
+
+/// Bits of an f64 below the bin: sign and exponent and 8 bits of the mantissa remain.
+const SHIFT: u32 = 44;
+
+fn bin_of(score: f64) -> usize {
+    (score.to_bits() >> SHIFT) as usize
+}
+
+/// Counts of positive finite scores by bin.
+#[derive(Debug, Clone)]
+pub struct Histogram {
+    bins: Vec<u64>,
+    count: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { bins: vec![0; bin_of(f64::MAX) + 1], count: 0 }
+    }
+}
+
+/// Where a quantile lies: a bin, and the rank of the wanted score within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    bin: usize,
+    /// From 0.
+    rank: u64,
+}
+
+/// A score against a [`Cut`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Certainly not above the quantile.
+    Below,
+    /// To be decided once all scores of the bin are known.
+    Near,
+    /// Certainly above it.
+    Above,
+}
+
+impl Histogram {
+    /// Counts a score.
+    pub fn add(&mut self, score: f64) {
+        self.bins[bin_of(score)] += 1;
+        self.count += 1;
+    }
+
+    /// Scores counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Where the nearest-rank quantile lies: the ⌈q · n⌉-th smallest score. `None` without scores.
+    #[must_use]
+    pub fn cut(&self, quantile: f64) -> Option<Cut> {
+        let wanted = ((quantile * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
+        let mut before = 0;
+        for (bin, &count) in self.bins.iter().enumerate() {
+            if before + count >= wanted {
+                return (count > 0).then_some(Cut { bin, rank: wanted - before - 1 });
+            }
+            before += count;
+        }
+        None
+    }
+}
+
+impl Cut {
+    /// Side of a score.
+    #[must_use]
+    pub fn side(&self, score: f64) -> Side {
+        match bin_of(score).cmp(&self.bin) {
+            std::cmp::Ordering::Less => Side::Below,
+            std::cmp::Ordering::Equal => Side::Near,
+            std::cmp::Ordering::Greater => Side::Above,
+        }
+    }
+
+    /// The quantile, given all scores that were [`Side::Near`].
+    ///
+    /// # Panics
+    /// Where scores are missing.
+    #[must_use]
+    pub fn value(&self, mut near: Vec<f64>) -> f64 {
+        near.sort_by(f64::total_cmp);
+        near[self.rank as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn equals_the_sorted_quantile(scores in prop::collection::vec(1e-6f64..10.0, 1..200), quantile in 0.0f64..=1.0) {
+            let mut histogram = Histogram::default();
+            scores.iter().for_each(|&s| histogram.add(s));
+            let cut = histogram.cut(quantile).unwrap();
+            let near: Vec<f64> = scores.iter().copied().filter(|&s| cut.side(s) == Side::Near).collect();
+            let value = cut.value(near);
+            let mut sorted = scores.clone();
+            sorted.sort_by(f64::total_cmp);
+            let rank = ((quantile * scores.len() as f64).ceil() as usize).clamp(1, scores.len());
+            prop_assert_eq!(value, sorted[rank - 1]);
+            for &s in &scores {
+                match cut.side(s) {
+                    Side::Below => prop_assert!(s < value),
+                    Side::Above => prop_assert!(s > value),
+                    Side::Near => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_score_has_no_quantile() {
+        assert_eq!(Histogram::default().cut(0.95), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! Recovery of known concepts: what only generated data can measure.
+//!
+//! - **correlation** of a latent with a concept, in one modality: Pearson's, over all valid tokens of the evaluation
+//!   set, between the latent's activation and the concept's strength (for scenes: the share of a patch's area that
+//!   shows it; 1 on a token of a word that names it, else 0).
+//! - **best latent** of a concept: the *shared* latent of the largest positive correlation, ties to the lower index.
+//! - **identity rate**: among the concepts that vary in both modalities, the share whose best latent is the same in both.
+//!   **Chance**: what a random matching of concepts would give, in closed form: over all ordered pairs of *different*
+//!   concepts (a, b), the share in which a's best latent in vision is b's best latent in text. A single latent that wins
+//!   everything makes both 1.
+//! - **MCC**: the largest mean correlation (negative ones count 0) over one-to-one assignments of the concepts that vary
+//!   in the modality to latents of both blocks.
+//! - **plan mass**: for a word that speaks of certain patches, the share of its column of the plan on them, every patch
+//!   weighted by the share of its area; mean over words. **Transport accuracy**: the share of words whose heaviest patch
+//!   is one of theirs.
+
+pub mod assignment;
+pub mod correlation;
+pub mod scenes;
+
+pub(crate) mod transport;
+pub mod truth;
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::coder::{Coder, SparseCodes};
+use crate::error::{InterpretError, Result};
+use crate::evaluation::{BestLatent, ConceptRecovery, KindRecovery, PerModality, TruthRecovery};
+use assignment::assign;
+use correlation::Correlations;
+use transport::{LinkScore, TransportTotal};
+use truth::{PairTruth, TruthConcept, TruthSource};
+
+/// Sums over the pairs of a set whose truth is known.
+pub(crate) struct RecoveryTotal {
+    concepts: Vec<TruthConcept>,
+    d_shared: usize,
+    vision: Correlations,
+    text: Correlations,
+    transport: TransportTotal,
+}
+
+impl RecoveryTotal {
+    pub(crate) fn new(truth: &dyn TruthSource, coder: &dyn Coder) -> Self {
+        let concepts = truth.concepts().to_vec();
+        Self {
+            d_shared: coder.d_shared(),
+            vision: Correlations::new(coder.latents(), concepts.len()),
+            text: Correlations::new(coder.latents(), concepts.len()),
+            transport: TransportTotal::default(),
+            concepts,
+        }
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        truth: &PairTruth,
+        vision: &SparseCodes,
+        text: &SparseCodes,
+        links: &[LinkScore],
+    ) {
+        self.vision.add(vision, &truth.patches);
+        self.text.add(text, &truth.tokens);
+        for score in links {
+            self.transport.add(score, &self.concepts[score.concept as usize].kind);
+        }
+    }
+
+    /// The measures, with the reason of each that is missing under its path.
+    pub(crate) fn finish(&self, skipped: &mut BTreeMap<String, String>) -> TruthRecovery {
+        let count = self.concepts.len();
+        let best = |correlations: &Correlations, concept| {
+            let (latent, correlation) = correlations.best(concept, self.d_shared)?;
+            Some(BestLatent { latent, correlation })
+        };
+        let concepts: Vec<ConceptRecovery> = (0..count)
+            .map(|concept| ConceptRecovery {
+                name: self.concepts[concept].name.clone(),
+                kind: self.concepts[concept].kind.clone(),
+                vision: best(&self.vision, concept),
+                text: best(&self.text, concept),
+            })
+            .collect();
+        let both: Vec<usize> = (0..count).filter(|&c| self.vision.varies(c) && self.text.varies(c)).collect();
+        let identity = identity(&concepts, &both);
+        if identity.is_none() {
+            skipped.insert("truth.identityRate".into(), "fewer than two concepts vary in both modalities".into());
+        }
+        let mcc = PerModality { vision: mcc(&self.vision), text: mcc(&self.text) };
+        for (name, value) in [("vision", mcc.vision), ("text", mcc.text)] {
+            if value.is_none() {
+                skipped.insert(format!("truth.mcc.{name}"), format!("no concept varies in {name}"));
+            }
+        }
+        if self.transport.all.mass.count() == 0 {
+            let reason = "no word of the captions is linked to patches";
+            for name in ["transportAccuracy", "transportAccuracyUniform", "planMass", "planMassUniform"] {
+                skipped.insert(format!("truth.{name}"), reason.into());
+            }
+        }
+        let all = &self.transport.all;
+        TruthRecovery {
+            identity_rate: identity.map(|(rate, _)| rate),
+            identity_chance: identity.map(|(_, chance)| chance),
+            mcc,
+            transport_accuracy: all.hit.value(),
+            transport_accuracy_uniform: all.hit_uniform.value(),
+            plan_mass: all.mass.value(),
+            plan_mass_uniform: all.mass_uniform.value(),
+            kinds: self.kinds(&concepts, &both),
+            concepts,
+        }
+    }
+
+    fn kinds(&self, concepts: &[ConceptRecovery], both: &[usize]) -> BTreeMap<String, KindRecovery> {
+        let names: std::collections::BTreeSet<&str> = self.concepts.iter().map(|c| c.kind.as_str()).collect();
+        let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+        let of_kind = |kind: &str| {
+            let members: Vec<usize> = both.iter().copied().filter(|&c| concepts[c].kind == kind).collect();
+            let same = members.iter().filter(|&&c| is_identical(&concepts[c])).count();
+            let correlation = |part: fn(&ConceptRecovery) -> Option<BestLatent>| {
+                mean(members.iter().map(|&c| part(&concepts[c]).map_or(0.0, |best| best.correlation)).collect())
+            };
+            let links = self.transport.kinds.get(kind).cloned().unwrap_or_default();
+            KindRecovery {
+                concepts: members.len() as u64,
+                identity_rate: (!members.is_empty()).then(|| same as f64 / members.len() as f64),
+                correlation: PerModality { vision: correlation(|c| c.vision), text: correlation(|c| c.text) },
+                words: links.mass.count(),
+                transport_accuracy: links.hit.value(),
+                transport_accuracy_uniform: links.hit_uniform.value(),
+                plan_mass: links.mass.value(),
+                plan_mass_uniform: links.mass_uniform.value(),
+            }
+        };
+        names.into_iter().map(|kind| (kind.to_owned(), of_kind(kind))).collect()
+    }
+}
+
+fn is_identical(concept: &ConceptRecovery) -> bool {
+    matches!((concept.vision, concept.text), (Some(v), Some(t)) if v.latent == t.latent)
+}
+
+/// (rate, chance) over the concepts listed; `None` with fewer than two.
+fn identity(concepts: &[ConceptRecovery], listed: &[usize]) -> Option<(f64, f64)> {
+    let n = listed.len();
+    if n < 2 {
+        return None;
+    }
+    let same = listed.iter().filter(|&&c| is_identical(&concepts[c])).count();
+    let mut in_text: HashMap<u32, usize> = HashMap::new();
+    for best in listed.iter().filter_map(|&c| concepts[c].text) {
+        *in_text.entry(best.latent).or_default() += 1;
+    }
+    let pairs: usize =
+        listed.iter().filter_map(|&c| concepts[c].vision).map(|best| in_text.get(&best.latent).copied().unwrap_or(0)).sum();
+    // `pairs` counts every concept with itself too; those are the identical ones.
+    Some((same as f64 / n as f64, (pairs - same) as f64 / (n * (n - 1)) as f64))
+}
+
+/// Mean correlation under the best assignment; `None` where no concept varies.
+fn mcc(correlations: &Correlations) -> Option<f64> {
+    let concepts: Vec<usize> = (0..correlations.concepts()).filter(|&c| correlations.varies(c)).collect();
+    if concepts.is_empty() {
+        return None;
+    }
+    // With fewer latents than concepts, some concepts are left with nothing: columns of zeros.
+    let columns = correlations.latents().max(concepts.len());
+    let scores: Vec<f64> = concepts
+        .iter()
+        .flat_map(|&c| (0..columns).map(move |l| if l < correlations.latents() { correlations.at(l, c).max(0.0) } else { 0.0 }))
+        .collect();
+    let assigned = assign(concepts.len(), columns, |row, column| scores[row * columns + column]);
+    let total: f64 = assigned.iter().enumerate().map(|(row, &column)| scores[row * columns + column]).sum();
+    Some(total / concepts.len() as f64)
+}
+
+/// The truth of a pair, checked against the shape of its activations.
+pub(crate) fn checked_truth(truth: &dyn TruthSource, pair: usize, key: &str, patches: usize, tokens: usize) -> Result<PairTruth> {
+    let known = truth.pair(pair)?;
+    let fits = |name: &str, found: usize, expected: usize| {
+        if found == expected {
+            return Ok(());
+        }
+        Err(InterpretError::shape(format!("the truth of pair '{key}'"), format!("{found} {name}"), format!("{expected} {name}")))
+    };
+    fits("patches", known.patches.len(), patches)?;
+    fits("tokens", known.tokens.len(), tokens)?;
+    Ok(known)
+}

@@ -14,6 +14,8 @@ macro_rules! factor {
             pub const ALL: [$name; $count] = [$($name::$variant),+];
             /// Position in [`Self::ALL`].
             pub fn index(self) -> usize { self as usize }
+            /// The first of its words.
+            pub fn name(self) -> &'static str { concept_of(ConceptKind::$name, self as usize).name }
         }
     };
 }

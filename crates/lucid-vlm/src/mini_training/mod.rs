@@ -1,1 +1,15 @@
-//! Training of the embedded mini backbone.
+//! Training of the embedded mini backbone: a small SigLIP model that learns generated scenes from their captions alone.
+//!
+//! [`recipe`] says what is trained on what; [`batches`] draws it, [`trainee`] holds parameters and runs them through
+//! [`crate::siglip`], [`loss`] is the sigmoid loss with the auxiliary bag of words, [`optimiser`] AdamW and Muon, [`run`] the
+//! resumable loop, [`examine`] what the result knows, and [`export`] its files in Hugging Face's layout.
+
+pub mod batches;
+pub mod examine;
+pub mod export;
+pub mod loss;
+pub mod optimiser;
+pub mod recipe;
+pub mod run;
+pub mod tokens;
+pub mod trainee;

@@ -1,0 +1,82 @@
+//! The training loss, taken in one place for both halves of a batch: SigLIP's pairwise sigmoid loss, and a linear head that
+//! names the caption's words from the pooled image state (as in SuperClass; dropped after training).
+
+use crate::mini_training::tokens::FIRST_WORD;
+use crate::mini_training::trainee::Trainee;
+use candle_core::{D, DType, Device, Result, Tensor, Var};
+
+/// Value of the loss and its gradients.
+pub struct Loss {
+    /// Pairwise sigmoid loss, per picture.
+    pub pairs: f64,
+    /// Bag-of-words loss, per picture.
+    pub bag: f64,
+    /// Share of the pictures whose own caption scores highest in the batch.
+    pub first: f64,
+    /// With respect to the pooled image states, [B, d].
+    pub image: Tensor,
+    /// With respect to the pooled text states, [B, d].
+    pub text: Tensor,
+    /// With respect to parameters by name: logit scale and bias, the bag-of-words head.
+    pub parameters: Vec<(&'static str, Vec<f32>)>,
+}
+
+/// log(1 + e^x) without overflow.
+fn softplus(x: &Tensor) -> Result<Tensor> {
+    let positive = x.relu()?;
+    let small = (x.abs()?.neg()?.exp()? + 1.0)?.log()?;
+    positive + small
+}
+
+/// Which words each caption holds: rows sum to one. `ids` [B, L].
+fn bags(ids: &Tensor, words: usize) -> Result<Tensor> {
+    let rows = ids.to_vec2::<u32>()?;
+    let mut bags = vec![0f32; rows.len() * words];
+    for (row, bag) in rows.iter().zip(bags.chunks_exact_mut(words)) {
+        for &id in row.iter().filter(|&&id| id >= FIRST_WORD) {
+            bag[id as usize] = 1.0;
+        }
+        let total: f32 = bag.iter().sum();
+        bag.iter_mut().for_each(|b| *b /= total.max(1.0));
+    }
+    Tensor::from_vec(bags, (rows.len(), words), &Device::Cpu)
+}
+
+/// Loss of pooled states `image`, `text` [B, d] whose captions are `ids` [B, L].
+pub fn loss(trainee: &Trainee, image: &Tensor, text: &Tensor, ids: &Tensor, bag_weight: f64) -> Result<Loss> {
+    let n = image.dim(0)?;
+    let (image, text) = (Var::from_tensor(&image.detach())?, Var::from_tensor(&text.detach())?);
+    let logits = trainee.model.logits(&image, &text)?;
+    // +1 on the diagonal, −1 elsewhere.
+    let sign = ((Tensor::eye(n, DType::F32, &Device::Cpu)? * 2.0)? - 1.0)?;
+    let pairs = (softplus(&(&logits * &sign)?.neg()?)?.sum_all()? / n as f64)?;
+    let parameter =
+        |name: &str| trainee.get(name).cloned().ok_or_else(|| candle_core::Error::Msg(format!("no parameter {name}")));
+    let (weight, bias) = (parameter("bag.weight")?, parameter("bag.bias")?);
+    let scores = image.matmul(&weight.t()?)?.broadcast_add(&bias)?;
+    let most = scores.max_keepdim(D::Minus1)?.detach();
+    let shifted = scores.broadcast_sub(&most)?;
+    let log_sum = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
+    let log_shares = shifted.broadcast_sub(&log_sum)?;
+    let bag = ((log_shares * bags(ids, weight.dim(0)?)?)?.sum_all()?.neg()? / n as f64)?;
+    let total = (&pairs + (&bag * bag_weight)?)?;
+    let grads = total.backward()?;
+    let of = |var: &Var| match grads.get(var) {
+        Some(g) => g.contiguous(),
+        None => var.zeros_like(),
+    };
+    let mut parameters = Vec::new();
+    for name in ["logit_scale", "logit_bias", "bag.weight", "bag.bias"] {
+        parameters.push((name, of(&parameter(name)?)?.flatten_all()?.to_vec1()?));
+    }
+    let rows = logits.to_vec2::<f32>()?;
+    let first = rows.iter().enumerate().filter(|(i, row)| row.iter().all(|&v| v <= row[*i])).count();
+    Ok(Loss {
+        pairs: f64::from(pairs.to_scalar::<f32>()?),
+        bag: f64::from(bag.to_scalar::<f32>()?),
+        first: first as f64 / n as f64,
+        image: of(&image)?,
+        text: of(&text)?,
+        parameters,
+    })
+}

@@ -9,10 +9,12 @@ mod choice;
 mod dataset;
 mod datasets;
 mod error;
+pub mod import;
 pub mod progress;
 pub mod publish;
 pub mod scenes;
 pub mod store;
+pub mod synth;
 
 pub use choice::caption_of;
 pub use dataset::{

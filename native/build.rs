@@ -1,3 +1,5 @@
+//! Build settings of the addon.
+
 fn main() {
     napi_build::setup();
 }

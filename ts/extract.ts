@@ -13,14 +13,18 @@ export interface ExtractOptions {
   dataset: Dataset
   /** Folder of the new store. */
   out: string
-  /** Hook points; the last of each modality where absent (`vision.post_ln`, `text.final_ln`). */
-  layers?: { vision?: string; text?: string }
+  /** Hook points, at most one of each tower: `vision.post_ln` (default), `vision.block:N`, `text.final_ln` (default), `text.block:N`. */
+  layers?: readonly string[]
   /** How activations are stored. Default `'f16'`. */
   precision?: 'f32' | 'f16' | 'bf16'
   /** Take only the first pairs. */
   maxPairs?: number
-  /** Images at a time. */
-  batch?: number
+  /** Keep the end-of-sentence token of a caption. Default true. */
+  keepEos?: boolean
+  /** Keep small JPEGs, so that a report works from the store alone. Default true. */
+  thumbnails?: boolean
+  /** Pairs in a file of the store. Default 1024. */
+  pairsPerShard?: number
   /** `'skip'` leaves out images that cannot be used and counts them; `'stop'` (default) fails on the first one. */
   onBad?: 'stop' | 'skip'
   /** Replace an existing store under `out`. Default false. */
@@ -37,7 +41,9 @@ export const extractOptionNames = [
   'layers',
   'precision',
   'maxPairs',
-  'batch',
+  'keepEos',
+  'thumbnails',
+  'pairsPerShard',
   'onBad',
   'overwrite',
   'device',

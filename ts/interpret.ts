@@ -1,4 +1,4 @@
-import type { AtlasConcept, AtlasData, AtlasImage, AtlasLatent, HeatMap, SearchHit } from './atlas-data.js'
+import type { AtlasConcept, AtlasData, AtlasHit, AtlasImage, AtlasLatent, HeatMap, SearchHit } from './atlas-data.js'
 import { checkDataset, type Dataset } from './dataset.js'
 import type { DeviceChoice } from './device.js'
 import { call, LucidError, optionError } from './errors.js'
@@ -171,8 +171,14 @@ export class Atlas implements AsyncDisposable {
         hint: 'raise topImages, or choose one of the images listed in details.found',
       })
     }
-    const values = call(() => this.#open().map(hit.map, grid[0] * grid[1]))
-    return { values, grid, peak: hit.peak }
+    return { values: this.heat(hit), grid, peak: hit.peak }
+  }
+
+  /** The heat map of an entry of a latent's or a concept's `images`, row by row over the patches of its picture. */
+  heat(hit: AtlasHit): Float32Array {
+    const grid = this.data.images[hit.image]?.grid
+    if (!grid) throw optionError('hit', hit, 'an entry of the images of a latent or a concept of this atlas')
+    return call(() => this.#open().map(hit.map, grid[0] * grid[1]))
   }
 
   #concept(name: string): AtlasConcept {

@@ -149,3 +149,10 @@ pub fn device() -> Result<String> {
     })
     .to_string())
 }
+
+/// Refuses a device that cannot be used.
+#[napi(catch_unwind)]
+pub fn check_device(request: String) -> Result<()> {
+    check(Some(&request))?;
+    Ok(())
+}

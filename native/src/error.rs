@@ -4,8 +4,10 @@
 use std::fmt::Display;
 
 use lucid_data::DataError;
+use lucid_interpret::InterpretError;
 use lucid_kernels::KernelError;
 use lucid_sae::SaeError;
+use lucid_vlm::VlmError;
 use serde_json::{Value, json};
 
 /// An error on its way to JavaScript.
@@ -85,4 +87,4 @@ macro_rules! failure_from {
     )*};
 }
 
-failure_from!(DataError, KernelError, SaeError);
+failure_from!(DataError, InterpretError, KernelError, SaeError, VlmError);

@@ -1,0 +1,55 @@
+//! Extraction of activations behind a job, and backbones by name.
+
+use std::path::Path;
+
+use lucid_data::{DatasetSpec, open_dataset_with};
+use lucid_vlm::{Backbone, ExtractOptions};
+use napi::Result;
+use napi_derive::napi;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::device;
+use crate::error::Failure;
+use crate::job::{NativeJob, Outcome, spawn};
+
+/// What to extract; the rest are the fields of [`ExtractOptions`].
+#[derive(Deserialize)]
+struct Request {
+    backbone: String,
+    dataset: DatasetSpec,
+    #[serde(default)]
+    device: Option<String>,
+    #[serde(default)]
+    threads: Option<usize>,
+    #[serde(flatten)]
+    extract: Map<String, Value>,
+}
+
+/// The backbone in a folder, or the embedded one.
+pub fn backbone(name: &str, threads: Option<usize>) -> std::result::Result<Backbone, Failure> {
+    let backbone = if name == "mini" { Backbone::mini()? } else { Backbone::load(Path::new(name))? };
+    Ok(match threads {
+        Some(threads) => backbone.with_threads(threads),
+        None => backbone,
+    })
+}
+
+/// Starts an extraction.
+#[napi(catch_unwind)]
+pub fn start_extract(options: String) -> Result<NativeJob> {
+    let request: Request = serde_json::from_str(&options).map_err(Failure::from)?;
+    device::check(request.device.as_deref())?;
+    let extract: ExtractOptions = serde_json::from_value(Value::Object(request.extract)).map_err(Failure::from)?;
+    spawn("extract", request.threads, move |shared| {
+        let dataset = open_dataset_with(&request.dataset, extract.on_bad)?;
+        let backbone = backbone(&request.backbone, request.threads)?;
+        let done = lucid_vlm::extract(&backbone, &*dataset, &extract, &**shared)?;
+        Ok(Outcome::from(json!({
+            "pairs": done.manifest.pairs,
+            "skipped": done.skipped,
+            "seconds": done.seconds,
+            "imagesPerSecond": done.images_per_second,
+        })))
+    })
+}

@@ -1,0 +1,235 @@
+//! Interpretation behind a job, and the library of concepts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lucid_data::scenes::{ConceptKind, concepts};
+use lucid_data::store::{ActivationSource, AnnotatedSource, KIND_CONTENT, StoreReader};
+use lucid_data::{DatasetSpec, OnBad, open_dataset_with};
+use lucid_interpret::{ConceptStates, InterpretOptions, interpret};
+use lucid_vlm::{Backbone, ExtractOptions};
+use napi::Result;
+use napi_derive::napi;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::atlas::NativeAtlas;
+use crate::device;
+use crate::error::Failure;
+use crate::extract::backbone;
+use crate::job::{NativeJob, Outcome, Shared, spawn};
+use crate::model::NativeModel;
+
+/// What the embedded backbone tells apart; its shapes and patterns are not reliable, so their words are left out.
+const MINI_KINDS: [ConceptKind; 3] = [ConceptKind::Color, ConceptKind::Background, ConceptKind::Size];
+
+/// Words of captions that are taken as concepts where none are given.
+const COMMON_WORDS: usize = 400;
+
+/// Words too common in any language to be a concept of an image.
+const STOP_WORDS: &[&str] = &[
+    "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "have", "in", "into", "is", "it", "its", "of",
+    "on", "or", "some", "that", "the", "their", "there", "this", "to", "with",
+];
+
+/// A concept of the library.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ConceptInput {
+    Name(String),
+    Full {
+        name: String,
+        #[serde(default)]
+        category: Option<String>,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Concepts {
+    /// `default`, or a file.
+    Named(String),
+    List(Vec<ConceptInput>),
+}
+
+#[derive(Deserialize)]
+struct Request {
+    backbone: String,
+    #[serde(default)]
+    activations: Option<PathBuf>,
+    #[serde(default)]
+    dataset: Option<DatasetSpec>,
+    concepts: Concepts,
+    #[serde(default)]
+    out: Option<PathBuf>,
+    #[serde(default)]
+    device: Option<String>,
+    #[serde(default)]
+    threads: Option<usize>,
+    #[serde(flatten)]
+    options: Map<String, Value>,
+}
+
+type Library = Vec<(String, Option<String>)>;
+
+fn named(inputs: Vec<ConceptInput>) -> Library {
+    let pair = |input| match input {
+        ConceptInput::Name(name) => (name, None),
+        ConceptInput::Full { name, category } => (name, category),
+    };
+    inputs.into_iter().map(pair).collect()
+}
+
+fn read_library(file: &Path) -> std::result::Result<Library, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::new(
+            "E_IO",
+            format!("cannot read the concepts {}: {error}", file.display()),
+            Some("give a list of words, a .txt, .tsv or .json file, or 'default'".into()),
+            json!({ "option": "concepts", "file": file, "found": error.to_string() }),
+        )
+    })?;
+    if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        return Ok(named(serde_json::from_str(&text)?));
+    }
+    let line = |line: &str| {
+        let (name, category) = line.split_once('\t').map_or((line, None), |(name, rest)| (name, Some(rest)));
+        let category = category.map(str::trim).filter(|category| !category.is_empty());
+        (name.trim().to_owned(), category.map(str::to_owned))
+    };
+    Ok(text.lines().filter(|text| !text.trim().is_empty()).map(line).collect())
+}
+
+/// Every word for what the embedded backbone knows.
+fn scene_words() -> Library {
+    let known = concepts().iter().filter(|concept| MINI_KINDS.contains(&concept.kind));
+    known
+        .flat_map(|concept| concept.words.iter().map(|word| ((*word).to_owned(), Some(concept.kind.name().to_owned()))))
+        .collect()
+}
+
+/// The commonest words of first captions, by falling number, then by spelling.
+fn caption_words(store: &StoreReader) -> Library {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for pair in 0..store.pairs() {
+        let Some(caption) = store.info(pair).captions.first() else { continue };
+        for word in caption.to_lowercase().split(|c: char| !c.is_alphanumeric() && c != '-' && c != '\'') {
+            if word.chars().count() > 1 && !STOP_WORDS.contains(&word) {
+                *counts.entry(word.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    let mut words: Vec<(String, usize)> = counts.into_iter().collect();
+    words.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    words.into_iter().take(COMMON_WORDS).map(|(word, _)| (word, None)).collect()
+}
+
+/// States of the concepts at the hook the store was made with; words the tokenizer cannot read are left out.
+fn concept_states(
+    library: Library,
+    backbone: &Backbone,
+    store: &StoreReader,
+    shared: &Shared,
+) -> std::result::Result<ConceptStates, Failure> {
+    use lucid_data::progress::Observer as _;
+    let provenance = &store.manifest().provenance;
+    let hook = provenance["hooks"]["text"].as_str().unwrap_or("text.final_ln").to_owned();
+    let keep_eos = provenance["keepEos"].as_bool().unwrap_or(true);
+    if backbone.text_dim() != store.d_text() {
+        return Err(Failure::option(
+            "backbone",
+            format!("one with text states of width {}", backbone.text_dim()),
+            format!("the one the store was made with (width {})", store.d_text()),
+        ));
+    }
+    let mut states = ConceptStates::default();
+    let total = library.len() as u64;
+    for (index, (name, category)) in library.into_iter().enumerate() {
+        if shared.is_cancelled() {
+            return Err(Failure::new("E_CANCELLED", "the interpretation was cancelled", None, Value::Null));
+        }
+        if states.names.contains(&name) {
+            continue;
+        }
+        let encoded = match backbone.encode_texts(&[&name], &hook) {
+            Ok(encoded) => encoded,
+            Err(error) if error.code() == "E_EMPTY_TEXT" => {
+                shared.warning("W_CONCEPT", &format!("the concept {name:?} has no token and is left out"));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let kept: Vec<usize> = (0..encoded.kinds.len()).filter(|&t| keep_eos || encoded.kinds[t] == KIND_CONTENT).collect();
+        if kept.is_empty() {
+            shared.warning("W_CONCEPT", &format!("the concept {name:?} has no token and is left out"));
+            continue;
+        }
+        for &token in &kept {
+            states.states.extend_from_slice(&encoded.states[token * encoded.dim..(token + 1) * encoded.dim]);
+        }
+        states.lengths.push(kept.len());
+        states.pooled.extend_from_slice(&encoded.pooled);
+        states.names.push(name);
+        states.categories.push(category);
+        shared.progress("concepts", index as u64 + 1, total);
+    }
+    Ok(states)
+}
+
+/// A store that is removed again.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Best effort: a folder left in the temporary directory harms nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Starts an interpretation.
+#[napi(catch_unwind)]
+pub fn start_interpret(options: String, model: &NativeModel) -> Result<NativeJob> {
+    let request: Request = serde_json::from_str(&options).map_err(Failure::from)?;
+    device::check(request.device.as_deref())?;
+    let options: InterpretOptions = serde_json::from_value(Value::Object(request.options)).map_err(Failure::from)?;
+    let model = Arc::clone(&model.model);
+    spawn("interpret", request.threads, move |shared| {
+        let backbone = backbone(&request.backbone, request.threads)?;
+        let mut temporary = None;
+        let path = match (request.activations, request.dataset) {
+            (Some(path), _) => path,
+            (None, Some(spec)) => {
+                let name = format!("lucid-interpret-{}-{:p}", std::process::id(), Arc::as_ptr(shared));
+                let path = std::env::temp_dir().join(name);
+                let dataset = open_dataset_with(&spec, OnBad::Stop)?;
+                let extract = ExtractOptions { max_pairs: options.max_images, ..ExtractOptions::new(&path) };
+                temporary = Some(Temporary(path.clone()));
+                lucid_vlm::extract(&backbone, &*dataset, &extract, &**shared)?;
+                path
+            }
+            (None, None) => return Err(Failure::option("activations", "absent", "a store, or dataset")),
+        };
+        let store = StoreReader::open(&path)?;
+        let library = match request.concepts {
+            Concepts::List(list) => named(list),
+            Concepts::Named(name) if name == "default" && request.backbone == "mini" => match scenes(&store) {
+                true => scene_words(),
+                false => caption_words(&store),
+            },
+            Concepts::Named(name) if name == "default" => caption_words(&store),
+            Concepts::Named(file) => read_library(Path::new(&file))?,
+        };
+        let concepts = concept_states(library, &backbone, &store, shared)?;
+        let atlas = interpret(&*model, &store, &concepts, &options, &**shared)?;
+        drop(temporary);
+        if let Some(out) = &request.out {
+            atlas.save(out)?;
+        }
+        Ok(Outcome { atlas: Some(NativeAtlas { atlas: Arc::new(atlas) }), ..Outcome::default() })
+    })
+}
+
+fn scenes(store: &StoreReader) -> bool {
+    store.manifest().provenance["dataset"].get("scenes").is_some()
+}

@@ -1,0 +1,240 @@
+import { readFileSync } from 'node:fs'
+import type { Command } from 'commander'
+import { type BenchOptions, bench } from '../bench.js'
+import type { ConceptInput, EvaluateOptions, ImportOptions, InterpretOptions } from '../index.js'
+import { evaluate } from '../evaluate.js'
+import { type ExtractOptions, extract } from '../extract.js'
+import { importActivations } from '../import.js'
+import { interpret } from '../interpret.js'
+import { checkPreset, type Preset } from '../config.js'
+import { LucidError, optionError } from '../errors.js'
+import { type TrainOptions, train } from '../train.js'
+import { addDoctor } from './doctor.js'
+import {
+  addCommonOptions,
+  addConfigOptions,
+  addDatasetOptions,
+  addDeviceOptions,
+  datasetFrom,
+  type Given,
+  given,
+  toInteger,
+  toList,
+  toNumber,
+} from './options.js'
+import { number, Output, table } from './output.js'
+import { addReport } from './report.js'
+import { scoreLines } from './scores.js'
+import { addVerify } from './verify.js'
+import { follow } from './work.js'
+
+/** Wires what a command does to its options. */
+export function action(command: Command, work: (given: Given, output: Output, args: string[]) => Promise<void>): void {
+  command.action(async (...received: unknown[]) => {
+    const args = received.filter((argument): argument is string => typeof argument === 'string')
+    const all = given(command)
+    await work(all, new Output(all), args)
+  })
+}
+
+/** Every command but the demo. */
+export function addCommands(root: Command): void {
+  addExtract(root)
+  addImport(root)
+  addTrain(root)
+  addEvaluate(root)
+  addInterpret(root)
+  addReport(root)
+  addVerify(root)
+  addDoctor(root)
+  addBench(root)
+}
+
+function addExtract(root: Command): void {
+  const command = root
+    .command('extract')
+    .description('run a backbone over pictures with captions and keep its activations')
+    .option('--backbone <folder>', "folder of a SigLIP checkpoint, or 'mini' for the embedded one (default)")
+    .option('--out <folder>', 'folder of the new store')
+    .option('--layers <hooks>', 'hook points, separated by commas', toList)
+    .option('--precision <type>', "'f32', 'f16' (default) or 'bf16'")
+    .option('--max-pairs <count>', 'only the first pairs', toInteger)
+    .option('--keep-eos', 'keep the end-of-sentence token (default)')
+    .option('--no-keep-eos', 'drop the end-of-sentence token')
+    .option('--no-thumbnails', 'keep no small pictures for the report')
+    .option('--pairs-per-shard <count>', 'pairs in a file of the store', toInteger)
+    .option('--on-bad <choice>', "'stop' (default) at an image that cannot be used, or 'skip' it")
+    .option('--overwrite', 'replace a store that is already there')
+  addCommonOptions(addDeviceOptions(addDatasetOptions(command)))
+  action(command, async ({ options }, output) => {
+    const { thumbnails, ...rest } = datasetFrom(options)
+    const chosen = thumbnails === false ? { ...rest, thumbnails: false } : rest
+    const store = await follow(extract(chosen as unknown as ExtractOptions), output)
+    output.line(`${store.pairs} pairs, ${store.dVision} × ${store.dText} wide, in ${store.path}`)
+    output.result({ store: store.path, pairs: store.pairs, dVision: store.dVision, dText: store.dText, meta: store.meta })
+  })
+}
+
+function readLines(option: string, value: unknown): string[] | undefined {
+  if (value === undefined || Array.isArray(value)) return value as string[] | undefined
+  try {
+    const lines = readFileSync(String(value), 'utf8').split(/\r?\n/)
+    if (lines.at(-1) === '') lines.pop()
+    return lines
+  } catch (error) {
+    throw new LucidError('E_IO', `cannot read ${String(value)}: ${(error as Error).message}`, {
+      details: { option, file: String(value) },
+      hint: `give --${option} a text file with one line a pair`,
+    })
+  }
+}
+
+function addImport(root: Command): void {
+  const command = root
+    .command('import')
+    .description('make a store of your own activations from .npy or .safetensors files')
+    .option('--vision <file>', 'patch states [pairs, T_v, d_v], or [all patches, d_v] with --vision-lengths')
+    .option('--text <file>', 'token states [all tokens, d_t], or [pairs, T, d_t]')
+    .option('--text-lengths <file>', 'valid tokens of each pair')
+    .option('--vision-lengths <file>', 'patches of each pair, where they differ')
+    .option('--vision-grid <rows,columns>', 'patch grid', (text) => toList(text).map(toInteger))
+    .option('--images <file>', 'names of the images, one a line')
+    .option('--captions <file>', 'captions, one a line')
+    .option('--out <folder>', 'folder of the new store')
+    .option('--precision <type>', "'f32' (default), 'f16' or 'bf16'")
+    .option('--overwrite', 'replace a store that is already there')
+  addCommonOptions(command)
+  action(command, async ({ options }, output) => {
+    const lists = { images: readLines('images', options.images), captions: readLines('captions', options.captions) }
+    const all = { ...options, ...Object.fromEntries(Object.entries(lists).filter(([, list]) => list !== undefined)) }
+    const store = await follow(importActivations(all as unknown as ImportOptions), output)
+    output.line(`${store.pairs} pairs, ${store.dVision} × ${store.dText} wide, in ${store.path}`)
+    output.result({ store: store.path, pairs: store.pairs, dVision: store.dVision, dText: store.dText, meta: store.meta })
+  })
+}
+
+function addTrain(root: Command): void {
+  const command = root
+    .command('train')
+    .description('train a model on a store of activations')
+    .option('--activations <folder>', 'the training store')
+    .option('--validation <folder>', 'a store to evaluate on in between')
+    .option('--preset <name>', "'default', 'paper', 'ot-only', 'share-k', 'share-k-gsl' or 'share-k-gsl-gcmt'")
+    .option('--init <path>', 'start from a model folder or a .safetensors file')
+    .option('--out <folder>', 'folder of the run')
+    .option('--resume', 'continue the run in --out')
+    .option('--checkpoint-every <steps>', 'steps between checkpoints; 0 = only at the end', toInteger)
+    .option('--eval-every <steps>', 'steps between evaluations; 0 = none', toInteger)
+  addCommonOptions(addDeviceOptions(addConfigOptions(command)))
+  action(command, async ({ options }, output) => {
+    if (options.preset !== undefined) checkPreset(options.preset as Preset)
+    const { activations, out } = options as { activations?: string; out?: string }
+    const resume = `to go on: lucid-sae train --resume --activations ${activations} --out ${out}`
+    const model = await follow(train(options as unknown as TrainOptions), output, resume)
+    const info = model.info()
+    output.line(`trained ${info.parameters} parameters in ${info.steps} steps; the model is in ${out}`)
+    output.result({ model: out, info, config: model.config })
+  })
+}
+
+function addEvaluate(root: Command): void {
+  const command = root
+    .command('evaluate')
+    .description('measure a model on a store, every number beside its controls')
+    .option('--model <folder>', 'folder of the model or run')
+    .option('--activations <folder>', 'store to evaluate on')
+    .option('--boxes <file>', 'JSON file: boxes by name of the image')
+    .option('--targets <list>', 'union, largest, best, category, phrase', toList)
+    .option('--heatmaps <list>', 'plan-max, code, concept, plan-sum', toList)
+    .option('--seed <seed>', 'seed of the shuffled captions', toInteger)
+    .option('--out <folder>', 'folder for evaluation.json')
+  addCommonOptions(addDeviceOptions(command))
+  action(command, async ({ options }, output) => {
+    const boxes = typeof options.boxes === 'string' ? JSON.parse(readFileSync(options.boxes, 'utf8')) : options.boxes
+    const all = boxes === undefined ? options : { ...options, boxes }
+    const evaluation = await follow(evaluate(all as unknown as EvaluateOptions), output)
+    for (const line of scoreLines(evaluation)) output.line(line)
+    for (const [path, reason] of Object.entries(evaluation.skipped ?? {})) output.line(`not computed: ${path}: ${reason}`)
+    output.result(evaluation)
+  })
+}
+
+/** A list, a file, or `default`. */
+function conceptsFrom(value: unknown): readonly ConceptInput[] | string | undefined {
+  return typeof value === 'string' && value.includes(',') ? toList(value) : (value as string | undefined)
+}
+
+function addInterpret(root: Command): void {
+  const command = root
+    .command('interpret')
+    .description('find out what the shared latents of a model mean')
+    .option('--model <folder>', 'folder of the model or run')
+    .option('--backbone <folder>', "folder of the backbone, or 'mini' (default)")
+    .option('--activations <folder>', 'store whose images are looked at')
+    .option('--concepts <list>', "words separated by commas, a file, or 'default'")
+    .option('--out <folder>', 'folder of the atlas')
+    .option('--threshold <score>', 'confidence a hit must exceed', toNumber)
+    .option('--quantile <share>', 'quantile of the peak scores that is the threshold', toNumber)
+    .option('--min-hits <count>', 'hits a latent needs for a label', toInteger)
+    .option('--no-idf', 'do not weight latents by rarity')
+    .option('--cluster-cosine <cosine>', 'cosine within a cluster of concepts', toNumber)
+    .option('--min-purity <share>', 'share of the largest cluster a label needs', toNumber)
+    .option('--top-terms <count>', 'terms kept for a latent', toInteger)
+    .option('--label-terms <count>', 'terms of a label', toInteger)
+    .option('--top-images <count>', 'pictures kept', toInteger)
+    .option('--top-words <count>', 'words kept', toInteger)
+    .option('--max-images <count>', 'look at the first pairs only', toInteger)
+  addCommonOptions(addDeviceOptions(addDatasetOptions(command)))
+  action(command, async ({ options }, output) => {
+    const { idf, concepts, ...rest } = datasetFrom(options)
+    const chosen: Record<string, unknown> = { ...rest, ...(idf === false ? { idf } : {}) }
+    if (concepts !== undefined) chosen.concepts = conceptsFrom(concepts)
+    if (chosen.out === undefined) throw optionError('out', undefined, 'the folder of the atlas')
+    const atlas = await follow(interpret(chosen as unknown as InterpretOptions), output)
+    const labelled = atlas.latents.filter((latent) => latent.label !== null)
+    output.line(`${labelled.length} of ${atlas.latents.length} shared latents have a label; the atlas is in ${atlas.path}`)
+    const rows = labelled.toSorted((a, b) => b.hits - a.hits).slice(0, 12)
+    const cells = rows.map((latent) => [`  ${latent.latent}: ${latent.label}`, `${latent.hits} hits`, number(latent.purity ?? undefined)])
+    for (const line of cells.length > 0 ? table([['  latent', '', 'purity'], ...cells]) : []) output.line(line)
+    output.result({ atlas: atlas.path, latents: atlas.latents.length, labelled: labelled.length, threshold: atlas.data.threshold })
+  })
+}
+
+function addBench(root: Command): void {
+  const command = root
+    .command('bench')
+    .description('time the whole training step on random data')
+    .option('--preset <name>', 'configuration the step is made with')
+  for (const [flag, text] of [
+    ['d-vision', 'width of a patch (768)'],
+    ['d-text', 'width of a token (768)'],
+    ['d-shared', 'shared latents (1536)'],
+    ['d-private', 'private latents (4608)'],
+    ['k-shared', 'kept shared entries (16)'],
+    ['k-private', 'kept private entries (32)'],
+    ['patches', 'patches of a pair (196)'],
+    ['tokens', 'text tokens of a pair (64)'],
+    ['batch-pairs', 'pairs of a step (8)'],
+    ['micro-pairs', 'pairs at a time (all)'],
+    ['steps', 'timed steps, after one that is not (3)'],
+    ['threads', 'threads to use'],
+    ['seed', 'seed of the data (0)'],
+  ] as const) {
+    command.option(`--${flag} <count>`, text, toInteger)
+  }
+  addCommonOptions(command)
+  action(command, async ({ options }, output) => {
+    const result = await follow(bench(options as BenchOptions), output)
+    const { shape } = result
+    output.line(
+      `${number(result.microsecondsPerToken)} µs/token (${Math.round(result.tokensPerSecond)} tokens/s), median of ${result.steps} steps ` +
+        `of ${result.tokensPerStep} tokens on ${result.threads} threads`,
+    )
+    output.line(
+      `shape: d ${shape.dVision} / ${shape.dText}, ${shape.dShared} + ${shape.dPrivate} latents, k ${shape.kShared} + ${shape.kPrivate}, ` +
+        `${shape.patches} × ${shape.tokens} tokens, ${shape.batchPairs} pairs; weights, moments and gradients ${(result.stateBytes / 2 ** 20).toFixed(0)} MiB` +
+        (result.peakResidentBytes === undefined ? '' : `, peak resident ${(result.peakResidentBytes / 2 ** 20).toFixed(0)} MiB`),
+    )
+    output.result(result)
+  })
+}

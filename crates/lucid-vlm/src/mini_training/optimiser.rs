@@ -3,6 +3,7 @@
 
 use crate::mini_training::trainee::Trainee;
 use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
 
 /// Moments of one parameter.
 #[derive(Clone)]
@@ -54,27 +55,35 @@ impl Optimiser {
         Self { moments, step: 0, muon: by_muon, decay: trainee.parameters.iter().map(matrix).collect() }
     }
 
-    /// One step with the gradients `grads` (in the order of the parameters). Returns the norm of the whole gradient.
-    pub fn apply(&mut self, trainee: &Trainee, grads: &[Vec<f32>], options: &StepOptions) -> Result<f64> {
+    /// One step with the gradients `grads` (in the order of the parameters), parameters spread over `pool`. Returns the norm
+    /// of the whole gradient.
+    pub fn apply(
+        &mut self,
+        trainee: &Trainee,
+        grads: &[Vec<f32>],
+        options: &StepOptions,
+        pool: &rayon::ThreadPool,
+    ) -> Result<f64> {
         let square: f64 = grads.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum();
         let norm = square.sqrt();
         let factor = (options.clip / (norm + 1e-6)).min(1.0) as f32;
         self.step += 1;
-        for (i, grad) in grads.iter().enumerate() {
+        let (step, muon_for, decay) = (self.step, &self.muon, &self.decay);
+        let update = |(i, (moments, grad)): (usize, (&mut Moments, &Vec<f32>))| -> Result<()> {
             let mut values = trainee.values(i)?;
-            if self.decay[i] {
+            if decay[i] {
                 let keep = (1.0 - options.rate * options.weight_decay) as f32;
                 values.iter_mut().for_each(|v| *v *= keep);
             }
-            let moments = &mut self.moments[i];
-            if self.muon[i] {
+            if muon_for[i] {
                 let (rows, columns) = trainee.parameters[i].var.dims2()?;
                 muon(&mut values, moments, grad, factor, rows, columns, options.rate as f32)?;
             } else {
-                adam(&mut values, moments, grad, factor, self.step, options.rate);
+                adam(&mut values, moments, grad, factor, step, options.rate);
             }
-            trainee.set(i, values)?;
-        }
+            trainee.set(i, values)
+        };
+        pool.install(|| self.moments.par_iter_mut().zip(grads).enumerate().try_for_each(update))?;
         Ok(norm)
     }
 }

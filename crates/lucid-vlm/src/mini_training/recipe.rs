@@ -140,13 +140,13 @@ pub fn mini() -> Recipe {
         logit_bias: -5.0,
         stages: vec![
             stage("single objects, easy", 400, vec![singles(Level::Easy, 128)]),
-            stage("single objects, mixed", 1200, vec![singles(Level::Easy, 32), singles(Level::Full, 96)]),
+            stage("single objects, mixed", 800, vec![singles(Level::Easy, 32), singles(Level::Full, 96)]),
             stage(
                 "scenes, half the patches",
                 1000,
-                vec![singles(Level::Full, 32), scenes(Wording::Optional, 8, 64, 98)],
+                vec![singles(Level::Full, 16), scenes(Wording::Optional, 8, 48, 98)],
             ),
-            stage("scenes", 1500, vec![singles(Level::Full, 16), scenes(Wording::Optional, 8, 48, 196)]),
+            stage("scenes", 600, vec![singles(Level::Full, 16), scenes(Wording::Optional, 8, 48, 196)]),
         ],
     }
 }

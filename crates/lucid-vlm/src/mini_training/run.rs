@@ -115,7 +115,10 @@ pub struct Run {
     /// The parameters.
     pub trainee: Trainee,
     optimiser: Optimiser,
+    /// Two pools of one thread each, for the halves.
     pools: Vec<rayon::ThreadPool>,
+    /// One pool of two threads, for the optimiser.
+    together: rayon::ThreadPool,
 }
 
 impl Run {
@@ -123,13 +126,13 @@ impl Run {
     pub fn new(recipe: Recipe) -> Result<Self, VlmError> {
         let trainee = Trainee::new(&recipe)?;
         let optimiser = Optimiser::new(&trainee, recipe.muon);
-        let pool = || {
+        let pool = |threads| {
             rayon::ThreadPoolBuilder::new()
-                .num_threads(1)
+                .num_threads(threads)
                 .build()
                 .map_err(|e| VlmError::Compute(candle_core::Error::Msg(e.to_string())))
         };
-        Ok(Self { recipe, trainee, optimiser, pools: vec![pool()?, pool()?] })
+        Ok(Self { recipe, trainee, optimiser, pools: vec![pool(1)?, pool(1)?], together: pool(2)? })
     }
 
     /// Steps taken so far.
@@ -161,7 +164,7 @@ impl Run {
             }
         }
         let options = StepOptions { rate: recipe.rate(step), weight_decay: recipe.weight_decay, clip: recipe.clip };
-        let norm = self.optimiser.apply(trainee, &grads, &options)?;
+        let norm = self.optimiser.apply(trainee, &grads, &options, &self.together)?;
         if !norm.is_finite() || !loss.pairs.is_finite() {
             return Err(VlmError::Compute(candle_core::Error::Msg(format!(
                 "step {step}: loss or gradient not finite"

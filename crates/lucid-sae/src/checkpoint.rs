@@ -138,7 +138,7 @@ pub fn write<B: Backend<Real = f32>>(
         let path = temporary.join(MANIFEST);
         write_file(files, &path, |out| Ok(serde_json::to_writer_pretty(out, &manifest)?)).map(drop)
     })?;
-    prune(&folder, &target);
+    prune(run, &target);
     Ok(target)
 }
 
@@ -179,9 +179,9 @@ fn list(folder: &Path) -> Vec<(usize, PathBuf)> {
 }
 
 /// Removes all checkpoints but `newest` and the newest others that verify. Failing to remove one costs space only.
-fn prune(folder: &Path, newest: &Path) {
+pub fn prune(run: &Path, newest: &Path) {
     let mut kept = 1;
-    for (_, path) in list(folder).into_iter().filter(|(_, path)| path != newest) {
+    for (_, path) in list(&run.join(FOLDER)).into_iter().filter(|(_, path)| path != newest) {
         if kept < KEPT && verify(&path).is_ok() {
             kept += 1;
         } else {
@@ -231,8 +231,8 @@ fn verify(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, SaeError> {
 pub fn read(path: &Path) -> Result<Checkpoint, SaeError> {
     let contents = verify(path)?;
     let state_path = path.join(STATE);
-    let state: RunState = serde_json::from_slice(&contents[STATE])
-        .map_err(|error| SaeError::damaged(&state_path, error.to_string()))?;
+    let state: RunState =
+        serde_json::from_slice(&contents[STATE]).map_err(|error| SaeError::damaged(&state_path, error.to_string()))?;
     state.config.validate()?;
     let (d_vision, d_text, latents) = (state.d_vision, state.d_text, state.config.latents());
 

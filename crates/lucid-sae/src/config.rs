@@ -320,15 +320,11 @@ impl Config {
             let alone = fields.insert(name.clone(), value.clone());
             // One field at a time, so that a wrong type is reported under its own name.
             if serde_json::from_value::<Self>(Value::Object(fields.clone())).is_err() {
-                return Err(SaeError::option(
-                    name,
-                    value,
-                    format!("a value like {}", alone.unwrap_or(Value::Null)),
-                ));
+                return Err(SaeError::option(name, value, format!("a value like {}", alone.unwrap_or(Value::Null))));
             }
         }
-        let config: Self = serde_json::from_value(Value::Object(fields))
-            .map_err(|error| SaeError::internal(error.to_string()))?;
+        let config: Self =
+            serde_json::from_value(Value::Object(fields)).map_err(|error| SaeError::internal(error.to_string()))?;
         config.validate()?;
         Ok(config)
     }
@@ -354,7 +350,11 @@ impl Config {
         match self.topk {
             TopK::Split => {
                 if self.k_shared > self.d_shared {
-                    return Err(SaeError::option("kShared", self.k_shared, format!("at most dShared = {}", self.d_shared)));
+                    return Err(SaeError::option(
+                        "kShared",
+                        self.k_shared,
+                        format!("at most dShared = {}", self.d_shared),
+                    ));
                 }
                 if self.k_private > self.d_private {
                     let expected = format!("at most dPrivate = {}", self.d_private);

@@ -1,4 +1,16 @@
 //! The backend that models and training use.
 
-/// The CPU backend in f32.
-pub type Cpu = lucid_kernels::Scalar<f32>;
+use std::sync::OnceLock;
+
+use lucid_kernels::KernelError;
+pub use lucid_kernels::cpu::Cpu;
+
+/// The CPU backend that everything outside a training run shares: one thread for every core.
+pub fn cpu() -> Result<Cpu, KernelError> {
+    static SHARED: OnceLock<Cpu> = OnceLock::new();
+    if let Some(cpu) = SHARED.get() {
+        return Ok(cpu.clone());
+    }
+    let made = Cpu::new(None)?;
+    Ok(SHARED.get_or_init(|| made).clone())
+}

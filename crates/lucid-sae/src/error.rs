@@ -210,17 +210,22 @@ impl SaeError {
         match self {
             Self::Unknown { known, .. } => Some(format!("known: {}", known.join(", "))),
             Self::Option { option, expected, .. } => Some(format!("set {option} to {expected}")),
-            Self::NonFinite { checkpoint: Some(path), .. } => {
-                Some(format!("the last good checkpoint is {}; lower lr or check the activations of that pair", path.display()))
-            }
+            Self::NonFinite { checkpoint: Some(path), .. } => Some(format!(
+                "the last good checkpoint is {}; lower lr or check the activations of that pair",
+                path.display()
+            )),
             Self::NonFinite { .. } => Some("check the activations of that pair, or lower lr".into()),
             Self::Activations { .. } => Some("leave that token out, or run the backbone in f32".into()),
             Self::NotAModel { .. } => Some("give the folder that train or save wrote, the one with config.json".into()),
-            Self::EmptyMask { .. } => Some("admit at least one entry in every row and column, or use a finite maskPenalty".into()),
+            Self::EmptyMask { .. } => {
+                Some("admit at least one entry in every row and column, or use a finite maskPenalty".into())
+            }
             Self::Damaged { .. } => Some("restore the file from its source, or resume from an older checkpoint".into()),
             Self::Version { .. } => Some("update lucid-sae".into()),
             Self::Busy { .. } => Some("choose another out, or pass resume".into()),
-            Self::Resume { .. } => Some("use the options and the store the run was started with, or choose another out".into()),
+            Self::Resume { .. } => {
+                Some("use the options and the store the run was started with, or choose another out".into())
+            }
             Self::Data(error) => error.hint(),
             Self::Kernel(error) => error.hint(),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
@@ -237,7 +242,9 @@ impl SaeError {
             Self::Unknown { kind, found, suggestion, known } => {
                 json!({ "kind": kind, "found": found, "suggestion": suggestion, "expected": known })
             }
-            Self::Option { option, found, expected } => json!({ "option": option, "found": found, "expected": expected }),
+            Self::Option { option, found, expected } => {
+                json!({ "option": option, "found": found, "expected": expected })
+            }
             Self::Shape { what, found, expected } => json!({ "option": what, "found": found, "expected": expected }),
             Self::NonFinite { what, step, pair, checkpoint } => {
                 json!({ "what": what, "step": step, "pair": pair, "checkpoint": checkpoint })

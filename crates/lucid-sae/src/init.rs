@@ -34,7 +34,8 @@ pub fn initialise(
             let scaling = normalisation.of(modality);
             for (bias, (mean, centre)) in dictionary.b_dec.iter_mut().zip(mean.iter().zip(&scaling.mean)) {
                 // Nearly 0 with centring: what the rounding of the stored mean leaves is not worth a bias.
-                *bias = if config.center { 0.0 } else { ((mean - f64::from(*centre)) * f64::from(scaling.scale)) as f32 };
+                *bias =
+                    if config.center { 0.0 } else { ((mean - f64::from(*centre)) * f64::from(scaling.scale)) as f32 };
             }
         }
     }

@@ -43,7 +43,11 @@ pub fn read(path: &Path, config: &Config, d_vision: usize, d_text: usize) -> Res
             [("center", config.center, model.config.center), ("scale", config.scale, model.config.scale)]
         {
             if found != expected {
-                return Err(SaeError::option(name, found, format!("{expected}, as the model at {} has it", path.display())));
+                return Err(SaeError::option(
+                    name,
+                    found,
+                    format!("{expected}, as the model at {} has it", path.display()),
+                ));
             }
         }
         return Ok(InitialModel { params: model.params, normalisation: Some(model.normalisation) });

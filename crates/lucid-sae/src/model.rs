@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::device::{Cpu, cpu};
 use lucid_data::store::PerModality;
-use crate::device::Cpu;
 use lucid_kernels::{Backend, Block, CodeShape, Codes as DeviceCodes, Modality, Pairs, Selection, Transport, UNUSED};
 use serde::{Deserialize, Serialize};
 
@@ -190,9 +190,14 @@ impl Model {
             });
         }
         if let Some(at) = acts.iter().position(|x| !x.is_finite()) {
-            return Err(SaeError::Activations { modality, token: at / d, dimension: at % d, value: acts[at].to_string() });
+            return Err(SaeError::Activations {
+                modality,
+                token: at / d,
+                dimension: at % d,
+                value: acts[at].to_string(),
+            });
         }
-        let (backend, shape) = (Cpu::default(), code_shape(&self.config));
+        let (backend, shape) = (cpu()?, code_shape(&self.config));
         let dictionary = self.device(&backend)?.of(modality);
         let n = acts.len() / d;
         let mut codes = self.empty_codes(n);
@@ -212,7 +217,7 @@ impl Model {
     /// Reconstructions \[n · d_m\] in raw units from one block of `codes` and the bias, by the decoder of `modality`. The
     /// codes may be of the other modality (cross reconstruction).
     pub fn decode(&self, codes: &Codes, modality: Modality, block: Block) -> Result<Vec<f32>, SaeError> {
-        let backend = Cpu::default();
+        let backend = cpu()?;
         let dictionary = self.device(&backend)?.of(modality);
         let (d, k) = (self.width(modality), codes.k_shared + codes.k_private);
         let mut out = Vec::with_capacity(codes.n * d);
@@ -234,7 +239,7 @@ impl Model {
 
     /// [`Model::match_pair`] under a mask M \[T_v · T_t\] of values in \[0, 1\].
     pub fn match_admissible(&self, vision: &Codes, text: &Codes, mask: Option<&[f32]>) -> Result<PlanOf, SaeError> {
-        let backend = Cpu::default();
+        let backend = cpu()?;
         let pairs = Pairs::new(&[vision.n], &[text.n])?;
         let cells = pairs.cells.total();
         if let Some(mask) = mask.filter(|mask| mask.len() != cells) {
@@ -282,7 +287,12 @@ impl Model {
     }
 
     /// Checks the slots in `range` and puts them into the order the kernels rely on: codes may come from users.
-    fn upload(&self, backend: &Cpu, codes: &Codes, range: std::ops::Range<usize>) -> Result<DeviceCodes<Cpu>, SaeError> {
+    fn upload(
+        &self,
+        backend: &Cpu,
+        codes: &Codes,
+        range: std::ops::Range<usize>,
+    ) -> Result<DeviceCodes<Cpu>, SaeError> {
         let k = codes.k_shared + codes.k_private;
         if codes.indices.len() != codes.n * k || codes.values.len() != codes.n * k {
             return Err(SaeError::Shape {

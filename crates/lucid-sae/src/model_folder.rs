@@ -161,7 +161,8 @@ pub fn load(path: &Path) -> Result<Model, SaeError> {
     let config_path = path.join(CONFIG);
     if !config_path.exists() {
         let unfinished = path.join("checkpoints").is_dir();
-        let reason = if unfinished { "it holds an unfinished run: continue it with resume" } else { "it has no config.json" };
+        let reason =
+            if unfinished { "it holds an unfinished run: continue it with resume" } else { "it has no config.json" };
         return Err(SaeError::NotAModel { path: path.to_owned(), reason: reason.into() });
     }
     let text = read_file(&config_path, CONFIG_LIMIT)?;
@@ -174,7 +175,8 @@ pub fn load(path: &Path) -> Result<Model, SaeError> {
     };
     let mut config = Map::new();
     for name in config_fields(&Config::default())?.keys() {
-        let value = fields.remove(name).ok_or_else(|| SaeError::damaged(&config_path, format!("'{name}' is missing")))?;
+        let value =
+            fields.remove(name).ok_or_else(|| SaeError::damaged(&config_path, format!("'{name}' is missing")))?;
         config.insert(name.clone(), value);
     }
     let config: Config = serde_json::from_value(Value::Object(config)).map_err(wrong)?;

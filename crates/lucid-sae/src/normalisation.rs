@@ -7,6 +7,9 @@ use crate::batch::Sides;
 use crate::config::{AlignNormalization, Config};
 use crate::error::SaeError;
 
+/// A variance below this part of the mean squared norm is what the rounding of f32 leaves of equal states.
+pub(crate) const NEGLIGIBLE: f64 = 1e-12;
+
 /// The affine map of one modality: h ↦ (h − mean) · scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scaling {
@@ -72,7 +75,7 @@ impl Normalisation {
     pub fn from_statistics(config: &Config, statistics: &Statistics) -> Result<Self, SaeError> {
         let of = |modality: Modality, mean: &[f64], variance: f64, mean_square: f64| {
             let square = if config.center { variance } else { mean_square };
-            if config.scale && !(square.is_finite() && square > 0.0) {
+            if config.scale && !(square.is_finite() && square > NEGLIGIBLE * mean_square) {
                 let found = format!("all equal ({} states: mean squared norm {square})", modality.name());
                 return Err(SaeError::option("activations", found, "states that differ, or scale: false"));
             }
@@ -128,12 +131,13 @@ impl Variances {
         let scaled = |v: PerModality<f64>| PerModality { vision: v.vision * vision, text: v.text * text };
         let variances =
             Self { variance: scaled(statistics.variance), pooled_variance: scaled(statistics.pooled_variance) };
-        let positive = |v: PerModality<f64>| v.vision > 0.0 && v.text > 0.0;
-        if config.normalize_loss && !positive(variances.variance) {
+        let square = statistics.mean_square;
+        let positive = |v: PerModality<f64>| v.vision > NEGLIGIBLE * square.vision && v.text > NEGLIGIBLE * square.text;
+        if config.normalize_loss && !positive(statistics.variance) {
             return Err(SaeError::option("activations", "all equal", "states that differ, or normalizeLoss: false"));
         }
         let pooled = config.normalize_loss && config.align_normalization == AlignNormalization::Pooled;
-        if pooled && config.beta > 0.0 && !positive(variances.pooled_variance) {
+        if pooled && config.beta > 0.0 && !positive(statistics.pooled_variance) {
             let found = "pooled, but the pooled states of all pairs are equal";
             return Err(SaeError::option("alignNormalization", found, "tokens for such a store"));
         }

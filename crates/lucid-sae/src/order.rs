@@ -61,7 +61,9 @@ impl DataOrder {
         let (epoch, within) = (position / self.pairs, position % self.pairs);
         let pair = match self.order {
             Order::Sequential => within,
-            Order::Shuffle => Permutation::new(Stream::new(self.seed, Purpose::Order).child(epoch), self.pairs).at(within),
+            Order::Shuffle => {
+                Permutation::new(Stream::new(self.seed, Purpose::Order).child(epoch), self.pairs).at(within)
+            }
         };
         Visit { pair: pair as usize, epoch }
     }

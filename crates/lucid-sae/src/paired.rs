@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::error::SaeError;
 use crate::events::{TrainEvent, TrainObserver, warn};
 use crate::linear::Products;
+use crate::normalisation::NEGLIGIBLE;
 use crate::rng::{Permutation, Purpose, Stream};
 
 /// λ of the ridge map, as a fraction of the mean variance of a text dimension.
@@ -67,7 +68,10 @@ pub fn paired_atoms(
     }
     let found = atoms.text.len() / dt;
     if found < config.d_shared {
-        let message = format!("only {found} of dShared = {} latents start paired: the captions have no more distinct directions", config.d_shared);
+        let message = format!(
+            "only {found} of dShared = {} latents start paired: the captions have no more distinct directions",
+            config.d_shared
+        );
         warn(observer, "W_FEW_DIRECTIONS", message);
     }
     Ok(atoms)
@@ -140,7 +144,10 @@ fn ridge_map(
             products.xy[i * dv + j] -= sum_x[i] * sum_y[j] / n;
         }
     }
-    Ok(products.ridge(RIDGE))
+    let trace: f64 = (0..dt).map(|i| products.xx[i * dt + i]).sum();
+    // Below the rounding of f32 states there is no variance to speak of.
+    let vanishing = NEGLIGIBLE * n * statistics.mean_square.text;
+    Ok(if trace > vanishing { products.ridge(RIDGE) } else { None })
 }
 
 /// Unit states \[n · d_t\] of max(3000, 4·dShared) text tokens (all, where there are fewer), chosen by the seed without
@@ -170,7 +177,8 @@ fn token_sample(
             source.read_text(pair, 0, &mut states)?;
             while let Some(position) = positions.next_if(|position| *position < end) {
                 let row = &states[(position - start) as usize * dt..][..dt];
-                let centred: Vec<f64> = row.iter().zip(&statistics.mean_text).map(|(x, mean)| f64::from(*x) - mean).collect();
+                let centred: Vec<f64> =
+                    row.iter().zip(&statistics.mean_text).map(|(x, mean)| f64::from(*x) - mean).collect();
                 sample.extend(unit(&centred).into_iter().flatten());
             }
         }

@@ -96,7 +96,8 @@ impl<'scope> Prefetch<'scope> {
         let ahead = (AHEAD_BYTES / bytes).clamp(1, order.batch_pairs().div_ceil(micro_pairs));
         let (sender, batches) = sync_channel(ahead);
         let (used, returned) = channel();
-        let thread = scope.spawn(move || read_all(source, &normalisation, &order, micro_pairs, first, &sender, &returned));
+        let thread =
+            scope.spawn(move || read_all(source, &normalisation, &order, micro_pairs, first, &sender, &returned));
         Self { batches, used, thread: Some(thread) }
     }
 
@@ -107,7 +108,9 @@ impl<'scope> Prefetch<'scope> {
                 Ok(batch) => return batch.map(Some),
                 Err(RecvTimeoutError::Timeout) if stop() => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(SaeError::internal("the reading thread ended early")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(SaeError::internal("the reading thread ended early"));
+                }
             }
         }
     }

@@ -73,7 +73,11 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
         let order = DataOrder::new(config, source.pairs());
         if order.batch_pairs() < config.batch_pairs {
             let (pairs, asked) = (order.batch_pairs(), config.batch_pairs);
-            warn(observer, "W_BATCH", format!("batchPairs is {asked} but the store has {pairs} pairs: every step takes all of them"));
+            warn(
+                observer,
+                "W_BATCH",
+                format!("batchPairs is {asked} but the store has {pairs} pairs: every step takes all of them"),
+            );
         }
         Ok(Self {
             backend,
@@ -129,15 +133,8 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             return Err(self.blame("gradient", &visits));
         }
         let (steps, gradients) = (self.order.steps(), &self.step.gradients);
-        let lr = self.optimiser.apply(
-            self.backend,
-            self.config,
-            self.done,
-            steps,
-            norm,
-            &mut self.params,
-            gradients,
-        )?;
+        let lr =
+            self.optimiser.apply(self.backend, self.config, self.done, steps, norm, &mut self.params, gradients)?;
         for m in Modality::ALL {
             let tokens = *report.sums.tokens.of(m) as u64;
             self.dead.of_mut(m).advance(report.fired.of(m), tokens);
@@ -163,7 +160,8 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             let Some(host) = prefetch.next(|| self.observer.cancelled())? else { return Ok(false) };
             let filled = match self.micros.get_mut(index) {
                 Some(micro) => micro.fill(self.backend, d_vision, d_text, &host.pairs()),
-                None => MicroBatch::upload(self.backend, d_vision, d_text, &host.pairs()).map(|micro| self.micros.push(micro)),
+                None => MicroBatch::upload(self.backend, d_vision, d_text, &host.pairs())
+                    .map(|micro| self.micros.push(micro)),
             };
             match filled {
                 Ok(()) => prefetch.recycle(host),

@@ -45,9 +45,13 @@ impl RunFolder {
     ) -> Result<(Self, Option<Checkpoint>), SaeError> {
         files.create_dir(path).map_err(|error| SaeError::io("create", path, error))?;
         let lock = RunLock::take(path)?;
-        let holds = [checkpoint::FOLDER, METRICS, model_folder::CONFIG].into_iter().find(|name| path.join(name).exists());
+        let holds =
+            [checkpoint::FOLDER, METRICS, model_folder::CONFIG].into_iter().find(|name| path.join(name).exists());
         if let Some(name) = holds.filter(|_| !resume) {
-            return Err(SaeError::Busy { path: path.to_owned(), reason: format!("already holds a run (it has {name})") });
+            return Err(SaeError::Busy {
+                path: path.to_owned(),
+                reason: format!("already holds a run (it has {name})"),
+            });
         }
         remove_leftovers(path);
         remove_leftovers(&path.join(checkpoint::FOLDER));
@@ -58,11 +62,16 @@ impl RunFolder {
                     warn(observer, "W_CHECKPOINT_DAMAGED", format!("{error}; an older checkpoint is used"));
                 }
                 same_run(path, &checkpoint.state, config, source)?;
+                checkpoint::prune(path, &checkpoint.path);
                 Some(checkpoint)
             }
             None => {
                 if resume {
-                    warn(observer, "W_NOTHING_TO_RESUME", format!("{} has no checkpoint: the run starts at step 0", path.display()));
+                    warn(
+                        observer,
+                        "W_NOTHING_TO_RESUME",
+                        format!("{} has no checkpoint: the run starts at step 0", path.display()),
+                    );
                 }
                 None
             }
@@ -70,7 +79,8 @@ impl RunFolder {
         let keep = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.metrics_bytes);
         let (log, missing) = MetricsLog::open(&*files, path, keep)?;
         if missing > 0 {
-            let message = format!("{METRICS} ends {missing} bytes before the checkpoint: those steps' metrics are lost");
+            let message =
+                format!("{METRICS} ends {missing} bytes before the checkpoint: those steps' metrics are lost");
             warn(observer, "W_METRICS_LOST", message);
         }
         let newest = checkpoint.as_ref().map(|checkpoint| (checkpoint.state.step, checkpoint.path.clone()));

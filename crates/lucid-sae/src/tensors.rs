@@ -86,7 +86,12 @@ pub fn write_tensors<'a>(
     for spec in ordered {
         let bytes = data(spec)?;
         if bytes.len() != spec.bytes() {
-            return Err(io::Error::other(format!("{} has {} bytes; {} announced", spec.name, bytes.len(), spec.bytes())));
+            return Err(io::Error::other(format!(
+                "{} has {} bytes; {} announced",
+                spec.name,
+                bytes.len(),
+                spec.bytes()
+            )));
         }
         out.write_all(&bytes)?;
     }
@@ -125,9 +130,7 @@ impl<'a> TensorFile<'a> {
         let view = self.shaped(name, shape)?;
         match view.dtype() {
             Dtype::F32 => Ok(to_values(view.data())),
-            Dtype::F64 => {
-                Ok(to_values::<f64>(view.data()).into_iter().map(|x| x as f32).collect())
-            }
+            Dtype::F64 => Ok(to_values::<f64>(view.data()).into_iter().map(|x| x as f32).collect()),
             other => Err(self.wrong_type(name, other, "F32 or F64")),
         }
     }
@@ -142,9 +145,7 @@ impl<'a> TensorFile<'a> {
     }
 
     fn view(&self, name: &str) -> Result<safetensors::tensor::TensorView<'a>, SaeError> {
-        self.tensors
-            .tensor(name)
-            .map_err(|_| SaeError::damaged(self.path, format!("it has no tensor '{name}'")))
+        self.tensors.tensor(name).map_err(|_| SaeError::damaged(self.path, format!("it has no tensor '{name}'")))
     }
 
     fn shaped(&self, name: &str, shape: &[usize]) -> Result<safetensors::tensor::TensorView<'a>, SaeError> {
@@ -174,7 +175,11 @@ mod tests {
         let specs = [TensorSpec::f32("a", &[2, 3]), TensorSpec::u64("z", &[2])];
         let mut bytes = Vec::new();
         write_tensors(&mut bytes, &specs, |spec| {
-            Ok(Cow::Borrowed(if spec.name == "a" { bytemuck::cast_slice(&floats) } else { bytemuck::cast_slice(&counters) }))
+            Ok(Cow::Borrowed(if spec.name == "a" {
+                bytemuck::cast_slice(&floats)
+            } else {
+                bytemuck::cast_slice(&counters)
+            }))
         })
         .unwrap();
         let file = TensorFile::parse(Path::new("x"), &bytes).unwrap();

@@ -72,12 +72,15 @@ pub fn train(
     options: &TrainOptions,
     observer: &dyn TrainObserver,
 ) -> Result<Model, SaeError> {
+    let backend = Cpu::new((options.threads > 0).then_some(options.threads))?;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .thread_name(|i| format!("lucid-train-{i}"))
         .build()
-        .map_err(|error| SaeError::option("threads", options.threads, format!("a number of threads that can be started ({error})")))?;
-    pool.install(|| train_on(&Cpu::default(), source, validation, options, observer))
+        .map_err(|error| {
+            SaeError::option("threads", options.threads, format!("a number of threads that can be started ({error})"))
+        })?;
+    pool.install(|| train_on(&backend, source, validation, options, observer))
 }
 
 /// [`train`] on a given backend, in the caller's thread pool.

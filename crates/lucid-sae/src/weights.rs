@@ -29,7 +29,9 @@ pub fn specs(d_vision: usize, d_text: usize, latents: usize, suffix: &str) -> Ve
 /// Splits `vision.W_enc` into its modality and the rest.
 #[must_use]
 pub fn parse_name(name: &str) -> Option<(Modality, &str)> {
-    Modality::ALL.into_iter().find_map(|modality| Some((modality, name.strip_prefix(modality.name())?.strip_prefix('.')?)))
+    Modality::ALL
+        .into_iter()
+        .find_map(|modality| Some((modality, name.strip_prefix(modality.name())?.strip_prefix('.')?)))
 }
 
 /// One array of a dictionary on a device, laid out as in files.

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Case, Fixture, named, relative_error, widen};
+use lucid_kernels::cpu::Cpu;
 use lucid_kernels::{Backend, Scalar};
 use lucid_sae::losses::Losses;
 use lucid_sae::optimiser::Optimiser;
@@ -68,6 +69,11 @@ fn step_f32_scalar() {
     check_cases(&Scalar::<f32>::new(), 2e-4, 2e-4);
 }
 
+#[test]
+fn step_f32_cpu() {
+    check_cases(&Cpu::new(Some(2)).unwrap(), 2e-4, 2e-4);
+}
+
 /// Twelve AdamW steps on one batch.
 fn check_training<B: Backend>(backend: &B, name: &str, tolerance: f64) {
     let fixture = Fixture::load(&format!("train-{name}.safetensors"));
@@ -105,4 +111,10 @@ fn training_f64_scalar() {
 fn training_f32_scalar() {
     check_training(&Scalar::<f32>::new(), "paper", 2e-4);
     check_training(&Scalar::<f32>::new(), "unit-norm", 2e-4);
+}
+
+#[test]
+fn training_f32_cpu() {
+    check_training(&Cpu::new(Some(2)).unwrap(), "paper", 2e-4);
+    check_training(&Cpu::new(Some(2)).unwrap(), "unit-norm", 2e-4);
 }

@@ -1,6 +1,8 @@
 //! Fixtures of an independent implementation, and what step tests share.
 #![allow(dead_code)]
 
+pub mod oracle;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -207,4 +209,39 @@ pub fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
     let difference = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
     let scale = norm(&mut expected.iter().copied());
     if scale > 0.0 { difference / scale } else { difference }
+}
+
+/// A small case with random values: three pairs, widths 6 and 5, 8 + 10 latents, k 3 + 4.
+pub fn random_case(seed: u64) -> Case {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
+    let mut values = |len: usize, scale: f64| -> Vec<f64> {
+        (0..len)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                scale * ((state >> 33) as f64 / f64::from(1u32 << 30) - 1.0)
+            })
+            .collect()
+    };
+    let config = Config { d_shared: 8, d_private: 10, k_shared: 3, k_private: 4, ..Preset::Paper.config() };
+    let mut side = |d: usize| HostDictionary {
+        d,
+        latents: 18,
+        w_enc: values(d * 18, 0.6),
+        b_enc: values(18, 0.2),
+        w_dec: values(18 * d, 0.6),
+        b_dec: values(d, 0.2),
+    };
+    let params = HostParams { vision: side(6), text: side(5) };
+    Case {
+        params,
+        vision: values(9 * 6, 1.0),
+        vision_lengths: vec![4, 2, 3],
+        text: values(7 * 5, 1.0),
+        text_lengths: vec![2, 3, 2],
+        admissible: None,
+        variance: Sides { vision: 1.9, text: 1.4 },
+        pooled_variance: Some(Sides { vision: 0.5, text: 0.4 }),
+        dead: Sides::default(),
+        config,
+    }
 }

@@ -13,6 +13,9 @@ macro_rules! on_every_backend {
         mod scalar_f32 {
             $(#[test] fn $name() { super::$name(&lucid_kernels::Scalar::<f32>::new()); })+
         }
+        mod cpu {
+            $(#[test] fn $name() { super::$name(&lucid_kernels::cpu::Cpu::new(Some(2)).unwrap()); })+
+        }
     };
 }
 

@@ -58,8 +58,8 @@ export interface BenchResult {
   readonly tokensPerSecond: number
   /** Bytes of parameters, moments and gradients. */
   readonly stateBytes: number
-  /** Largest resident size of the process so far, where the system tells it. */
-  readonly peakResidentBytes?: number
+  /** Largest resident size of the process so far. */
+  readonly peakResidentBytes: number
   readonly threads: number
   readonly shape: Readonly<Record<string, number>>
 }
@@ -78,7 +78,8 @@ export interface BenchResult {
 export function bench(options: BenchOptions = {}, control: Control = {}): Run<BenchResult, WorkEvent> {
   return new Run(
     () => native.startBench(toJson(checkOptions('bench', options, benchOptionNames))),
-    (json) => JSON.parse(json) as BenchResult,
+    // maxRSS is in kilobytes on every system.
+    (json) => ({ ...(JSON.parse(json) as BenchResult), peakResidentBytes: process.resourceUsage().maxRSS * 1024 }),
     control,
   )
 }

@@ -1,7 +1,7 @@
 import type { DeviceChoice } from './device.js'
 import type { Evaluation } from './evaluation.js'
 import type { WorkEvent } from './events.js'
-import { Model, modelOf } from './model.js'
+import { type Model, modelOf } from './model.js'
 import { native } from './native.js'
 import { type Control, checkOptions, toJson } from './options.js'
 import { Run } from './run.js'
@@ -21,11 +21,11 @@ export interface EvaluateOptions {
   model: string | Model
   /** The store to evaluate on, or its folder. */
   activations: string | ActivationStore
-  /** Boxes by key of the image, in place of those in the store. */
-  boxes?: Readonly<Record<string, readonly Box[]>>
+  /** Boxes by key of the image, in place of those in the store; false measures no grounding. */
+  boxes?: boolean | Readonly<Record<string, readonly Box[]>>
   /** Targets of grounding; those the boxes allow where absent. */
   targets?: readonly GroundingTarget[]
-  /** Heat maps of grounding. Default `['plan-max']`. */
+  /** Heat maps of grounding. Default `plan-max`, `code` and `concept`. */
   heatmaps?: readonly HeatMapKind[]
   /** Seed of the shuffled captions. Default 0. */
   seed?: number
@@ -72,10 +72,8 @@ export function evaluate(
   second: Omit<EvaluateOptions, 'model'> | Control = {},
   third: Control = {},
 ): Run<Evaluation, WorkEvent> {
-  const inFront = typeof first === 'string' || first instanceof Model
-  const options: EvaluateOptions = inFront
-    ? { ...(second as Omit<EvaluateOptions, 'model'>), model: first }
-    : first
+  const inFront = typeof first === 'string' || 'encode' in first
+  const options: EvaluateOptions = inFront ? { ...(second as Omit<EvaluateOptions, 'model'>), model: first } : first
   return new Run(
     () => {
       const { model, activations, ...rest } = checkOptions('evaluate', options, evaluateOptionNames, [

@@ -9,10 +9,22 @@ export { type Config, configDefaults, type Preset, presets } from './config.js'
 export type { CocoDataset, Dataset, FolderDataset, ScenesDataset } from './dataset.js'
 export { type CudaState, type DeviceChoice, type DeviceReport, device } from './device.js'
 export { type ErrorDetails, LucidError } from './errors.js'
-export * from './evaluate.js'
+export {
+  type EvaluateOptions,
+  evaluate,
+  type GroundingTarget,
+  type HeatMapKind,
+} from './evaluate.js'
+export type * from './evaluation.js'
 export type * from './events.js'
 export { type ExtractOptions, extract } from './extract.js'
-export { type ActivationInput, type ImportOptions, importActivations, type LengthsInput } from './import.js'
+export {
+  type ActivationInput,
+  type ArraySource,
+  type ImportOptions,
+  importActivations,
+  type LengthsInput,
+} from './import.js'
 export {
   Atlas,
   type AtlasConcept,
@@ -22,6 +34,7 @@ export {
   type AtlasLatent,
   type ConceptInput,
   type HeatMap,
+  type HeatMapQuery,
   type InterpretOptions,
   interpret,
   loadAtlas,

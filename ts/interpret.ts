@@ -93,6 +93,22 @@ export interface ReportOptions {
   stages?: readonly { name: string; seconds: number }[]
 }
 
+/** What heat maps of any picture are made from. */
+interface HeatMapSource {
+  model: Model
+  activations: string | ActivationStore
+}
+
+/** What {@link Atlas.heatmap} is asked for: one of `concept` and `latent`, on one image. */
+export interface HeatMapQuery {
+  concept?: string
+  latent?: number
+  /** Position of the pair in the store, or the key of its image. */
+  image: number | string
+  model?: string | Model
+  activations?: string | ActivationStore
+}
+
 /** What the latents of a model mean: names, pictures, words, heat maps. */
 export class Atlas implements AsyncDisposable {
   /** Everything of `atlas.json`. */
@@ -100,10 +116,12 @@ export class Atlas implements AsyncDisposable {
   /** The folder it was loaded from or saved to. */
   path: string | undefined
   #native: NativeAtlas | undefined
+  readonly #source: HeatMapSource | undefined
 
   /** @internal */
-  constructor(atlas: NativeAtlas, path?: string) {
+  constructor(atlas: NativeAtlas, path?: string, source?: HeatMapSource) {
     this.#native = atlas
+    this.#source = source
     this.path = path
     this.data = JSON.parse(call(() => atlas.data())) as AtlasData
   }
@@ -150,28 +168,30 @@ export class Atlas implements AsyncDisposable {
   /**
    * Where a concept or a latent is in an image.
    *
-   * @param query `image` is the position of the pair in the store, or the key of the image. Only pictures the atlas
-   * kept for this concept or latent have a heat map here.
+   * @param query `image` is the position of the pair in the store, or the key of the image. For pictures the atlas kept
+   * the map is there already; for any other position it is made with `model` and `activations`, which an atlas fresh
+   * from {@link interpret} knows.
    */
-  heatmap(query: { concept?: string; latent?: number; image: number | string }): HeatMap {
-    const { concept, latent, image } = query
+  heatmap(query: HeatMapQuery): HeatMap {
+    const known = ['concept', 'latent', 'image', 'model', 'activations']
+    const { concept, latent, image, model, activations } = checkOptions('heatmap', query, known, ['image'])
     if ((concept === undefined) === (latent === undefined)) {
       throw optionError('heatmap', query, 'either concept or latent')
     }
-    const entry = concept === undefined ? this.data.latents[latent ?? -1] : this.#concept(concept)
-    if (!entry) throw optionError('latent', latent, `an integer from 0 to ${this.data.latents.length - 1}`)
-    const hit = entry.images.find((candidate) => {
-      const picture = this.data.images[candidate.image]
-      return picture !== undefined && (picture.pair === image || picture.key === image)
-    })
-    const grid = hit && this.data.images[hit.image]?.grid
-    if (!hit || !grid) {
-      throw new LucidError('E_NO_HEATMAP', `the atlas keeps no heat map of that in image ${String(image)}`, {
-        details: { concept, latent, image, found: entry.images.map((kept) => this.data.images[kept.image]?.key) },
-        hint: 'raise topImages, or choose one of the images listed in details.found',
-      })
+    const of = JSON.stringify(concept === undefined ? { latent } : { concept })
+    let found: { values: Float32Array; grid: number[]; peak: number[] }
+    try {
+      found = call(() => this.#open().heatmap(of, JSON.stringify(image)))
+    } catch (error) {
+      const source =
+        model !== undefined && activations !== undefined ? { model: modelOf(model), activations } : this.#source
+      const missing = error instanceof LucidError && error.code === 'E_NOT_IN_ATLAS'
+      if (!missing || typeof image !== 'number' || source === undefined) throw error
+      const store = storePath('activations', source.activations)
+      found = call(() => this.#open().computeHeatmap(of, image, source.model.native, store))
     }
-    return { values: this.heat(hit), grid, peak: hit.peak }
+    const { values, grid, peak } = found
+    return { values, grid: grid as [number, number], peak: peak as [number, number] }
   }
 
   /** The heat map of an entry of a latent's or a concept's `images`, row by row over the patches of its picture. */
@@ -179,11 +199,6 @@ export class Atlas implements AsyncDisposable {
     const grid = this.data.images[hit.image]?.grid
     if (!grid) throw optionError('hit', hit, 'an entry of the images of a latent or a concept of this atlas')
     return call(() => this.#open().map(hit.map, grid[0] * grid[1]))
-  }
-
-  #concept(name: string): AtlasConcept {
-    this.latentsFor(name)
-    return this.data.concepts.find((candidate) => candidate.name === name) as AtlasConcept
   }
 
   /** Concepts, latents and captions that hold the words of `text`, best first. */
@@ -256,7 +271,9 @@ export function interpret(
   const options: InterpretOptions = inFront ? { ...(second as Omit<InterpretOptions, 'model'>), model: first } : first
   return new Run(
     () => {
-      const { model, activations, dataset, ...rest } = checkOptions('interpret', options, interpretOptionNames, ['model'])
+      const { model, activations, dataset, ...rest } = checkOptions('interpret', options, interpretOptionNames, [
+        'model',
+      ])
       if ((activations === undefined) === (dataset === undefined)) {
         throw optionError('activations', activations, 'either activations or dataset')
       }
@@ -269,7 +286,11 @@ export function interpret(
       })
       return native.startInterpret(json, modelOf(model).native)
     },
-    (_json, job) => new Atlas(job.takeAtlas(), options.out),
+    (_json, job) => {
+      const { model, activations, out } = options
+      const source = activations === undefined ? undefined : { model: modelOf(model), activations }
+      return new Atlas(job.takeAtlas(), out, source)
+    },
     inFront ? third : (second as Control),
   )
 }

@@ -231,7 +231,9 @@ export interface CodePair<A extends Floats> extends CodeSizes {
 const pairNames = ['vision', 'text', 'visionLengths', 'textLengths', ...sizeNames] as const
 const pairRequired = ['vision', 'text', 'visionLengths', 'textLengths'] as const
 
-function codePair<A extends Floats>(options: CodePair<A>): {
+function codePair<A extends Floats>(
+  options: CodePair<A>,
+): {
   type: 'F32' | 'F64'
   sizes: Record<string, number>
   visionLengths: Uint32Array
@@ -247,7 +249,12 @@ function codePair<A extends Floats>(options: CodePair<A>): {
   const k = slots(options, vision, sum(visionLengths))
   const dShared = Math.max(sharedOf(options, vision), sharedOf(options, text))
   // Latents from dShared on are private, whatever their number.
-  return { type, sizes: { dShared, dPrivate: UNUSED - 1 - dShared, kShared: k, kPrivate: 0 }, visionLengths, textLengths }
+  return {
+    type,
+    sizes: { dShared, dPrivate: UNUSED - 1 - dShared, kShared: k, kPrivate: 0 },
+    visionLengths,
+    textLengths,
+  }
 }
 
 /** 1 − cosine between the shared codes of every patch and token of a pair, [Σ T_v · T_t], row by row. */
@@ -387,7 +394,11 @@ export function sinkhorn<A extends Floats>(options: SinkhornOptions<A>): Plan<Ex
       mask as never,
     ),
   )
-  const { columnMarginal: _none, weights: _unused, ...plan } = freezePlan<A>(result as unknown as Record<string, unknown>)
+  const {
+    columnMarginal: _none,
+    weights: _unused,
+    ...plan
+  } = freezePlan<A>(result as unknown as Record<string, unknown>)
   return plan
 }
 
@@ -410,7 +421,15 @@ export interface GcmtOptions<A extends Floats> extends CodePair<A> {
 
 /** The guided plan between shared codes: cosine cost, mask, mass reweighting, cost modulation, Sinkhorn. */
 export function gcmt<A extends Floats>(options: GcmtOptions<A>): GuidedPlan<Exact<A>> {
-  const guidance = ['epsilon', 'iterations', 'tolerance', 'massReweighting', 'lambdaGlobal', 'maskPenalty', 'admissible']
+  const guidance = [
+    'epsilon',
+    'iterations',
+    'tolerance',
+    'massReweighting',
+    'lambdaGlobal',
+    'maskPenalty',
+    'admissible',
+  ]
   checkOptions('gcmt', options, [...pairNames, ...guidance], pairRequired)
   const { vision, text, epsilon = 0.1, iterations = 10, tolerance = 0, admissible } = options
   const { massReweighting = true, lambdaGlobal = 0.5, maskPenalty } = options
@@ -593,7 +612,8 @@ export function adamWState<A extends Floats>(params: Params<A>): AdamWState<A> {
   const zeros = (): Params<A> =>
     named(
       checkParams('params', params).map(
-        (array) => (kind('params', array) === 'F32' ? new Float32Array(array.length) : new Float64Array(array.length)) as A,
+        (array) =>
+          (kind('params', array) === 'F32' ? new Float32Array(array.length) : new Float64Array(array.length)) as A,
       ),
     )
   return { first: zeros(), second: zeros(), count: 0 }
@@ -627,7 +647,9 @@ export function adamW<A extends Floats>(options: AdamWOptions<A>): { lr: number;
     first: checkParams('state.first', state.first),
     second: checkParams('state.second', state.second),
   }
-  const type = sameKind(Object.fromEntries(Object.values(arrays).flatMap((list, i) => list.map((a, j) => [`${i}.${j}`, a]))))
+  const type = sameKind(
+    Object.fromEntries(Object.values(arrays).flatMap((list, i) => list.map((a, j) => [`${i}.${j}`, a]))),
+  )
   const json = toJson({ config: checkConfig(config), step: at, steps, count: state.count })
   const update = call(() =>
     native[`adamw${type}`](

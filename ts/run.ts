@@ -1,7 +1,7 @@
-import type { Control } from './options.js'
 import { fromNative } from './errors.js'
 import type { WorkEvent } from './events.js'
 import type { NativeJob } from './native.js'
+import type { Control } from './options.js'
 
 /** How long an aborted run may take to stop before its promise rejects anyway, in milliseconds. */
 const ABORT_PATIENCE = 200

@@ -1,3 +1,5 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { type Config, checkPreset, configFields, type Preset } from './config.js'
 import type { DeviceChoice } from './device.js'
 import type { TrainEvent } from './events.js'
@@ -47,6 +49,24 @@ export const trainSettingNames = [
   'threads',
 ] as const
 
+/** Preset and configuration of the newest checkpoint in the folder of a run. */
+function resumable(out: string): { preset?: Preset; config: Record<string, unknown> } | undefined {
+  const checkpoints = join(out, 'checkpoints')
+  const names = existsSync(checkpoints) ? readdirSync(checkpoints).filter((name) => name.startsWith('step-')) : []
+  const newest = names.sort().at(-1)
+  if (newest === undefined) return undefined
+  try {
+    const state = JSON.parse(readFileSync(join(checkpoints, newest, 'state.json'), 'utf8')) as {
+      preset: Preset | null
+      config: Record<string, unknown>
+    }
+    return { ...(state.preset === null ? {} : { preset: state.preset }), config: state.config }
+  } catch {
+    // A damaged checkpoint is the trainer's to judge: it takes an older one, and says so.
+    return undefined
+  }
+}
+
 /**
  * Trains a model on a store of activations.
  *
@@ -77,13 +97,15 @@ export function train(options: TrainOptions, control: Control = {}): Run<Model, 
       for (const [name, value] of Object.entries(rest)) {
         if (value !== undefined) (fields.includes(name) ? config : settings)[name] = value
       }
+      const before = options.resume ? resumable(options.out) : undefined
       // Epochs alone mean epochs, whatever steps a preset names, and the other way round.
       if ('epochs' in config && !('steps' in config)) config.steps = 0
       return native.startTrain(
         toJson({
           ...settings,
-          preset,
-          config,
+          preset: options.preset ?? before?.preset ?? preset,
+          // A resumed run keeps its configuration; a field given anew must agree with it, which the trainer checks.
+          config: { ...before?.config, ...config },
           activations: storePath('activations', activations),
           validation: validation === undefined ? undefined : storePath('validation', validation),
         }),

@@ -1,13 +1,13 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { type BenchOptions, bench } from '../bench.js'
-import type { ConceptInput, EvaluateOptions, ImportOptions, InterpretOptions } from '../index.js'
+import { checkPreset, type Preset } from '../config.js'
+import { LucidError, optionError } from '../errors.js'
 import { evaluate } from '../evaluate.js'
 import { type ExtractOptions, extract } from '../extract.js'
 import { importActivations } from '../import.js'
+import type { ConceptInput, EvaluateOptions, ImportOptions, InterpretOptions } from '../index.js'
 import { interpret } from '../interpret.js'
-import { checkPreset, type Preset } from '../config.js'
-import { LucidError, optionError } from '../errors.js'
 import { type TrainOptions, train } from '../train.js'
 import { addDoctor } from './doctor.js'
 import {
@@ -71,7 +71,13 @@ function addExtract(root: Command): void {
     const chosen = thumbnails === false ? { ...rest, thumbnails: false } : rest
     const store = await follow(extract(chosen as unknown as ExtractOptions), output)
     output.line(`${store.pairs} pairs, ${store.dVision} × ${store.dText} wide, in ${store.path}`)
-    output.result({ store: store.path, pairs: store.pairs, dVision: store.dVision, dText: store.dText, meta: store.meta })
+    output.result({
+      store: store.path,
+      pairs: store.pairs,
+      dVision: store.dVision,
+      dText: store.dText,
+      meta: store.meta,
+    })
   })
 }
 
@@ -109,7 +115,13 @@ function addImport(root: Command): void {
     const all = { ...options, ...Object.fromEntries(Object.entries(lists).filter(([, list]) => list !== undefined)) }
     const store = await follow(importActivations(all as unknown as ImportOptions), output)
     output.line(`${store.pairs} pairs, ${store.dVision} × ${store.dText} wide, in ${store.path}`)
-    output.result({ store: store.path, pairs: store.pairs, dVision: store.dVision, dText: store.dText, meta: store.meta })
+    output.result({
+      store: store.path,
+      pairs: store.pairs,
+      dVision: store.dVision,
+      dText: store.dText,
+      meta: store.meta,
+    })
   })
 }
 
@@ -154,7 +166,8 @@ function addEvaluate(root: Command): void {
     const all = boxes === undefined ? options : { ...options, boxes }
     const evaluation = await follow(evaluate(all as unknown as EvaluateOptions), output)
     for (const line of scoreLines(evaluation)) output.line(line)
-    for (const [path, reason] of Object.entries(evaluation.skipped ?? {})) output.line(`not computed: ${path}: ${reason}`)
+    for (const [path, reason] of Object.entries(evaluation.skipped ?? {}))
+      output.line(`not computed: ${path}: ${reason}`)
     output.result(evaluation)
   })
 }
@@ -192,11 +205,22 @@ function addInterpret(root: Command): void {
     if (chosen.out === undefined) throw optionError('out', undefined, 'the folder of the atlas')
     const atlas = await follow(interpret(chosen as unknown as InterpretOptions), output)
     const labelled = atlas.latents.filter((latent) => latent.label !== null)
-    output.line(`${labelled.length} of ${atlas.latents.length} shared latents have a label; the atlas is in ${atlas.path}`)
+    output.line(
+      `${labelled.length} of ${atlas.latents.length} shared latents have a label; the atlas is in ${atlas.path}`,
+    )
     const rows = labelled.toSorted((a, b) => b.hits - a.hits).slice(0, 12)
-    const cells = rows.map((latent) => [`  ${latent.latent}: ${latent.label}`, `${latent.hits} hits`, number(latent.purity ?? undefined)])
+    const cells = rows.map((latent) => [
+      `  ${latent.latent}: ${latent.label}`,
+      `${latent.hits} hits`,
+      number(latent.purity ?? undefined),
+    ])
     for (const line of cells.length > 0 ? table([['  latent', '', 'purity'], ...cells]) : []) output.line(line)
-    output.result({ atlas: atlas.path, latents: atlas.latents.length, labelled: labelled.length, threshold: atlas.data.threshold })
+    output.result({
+      atlas: atlas.path,
+      latents: atlas.latents.length,
+      labelled: labelled.length,
+      threshold: atlas.data.threshold,
+    })
   })
 }
 
@@ -232,8 +256,8 @@ function addBench(root: Command): void {
     )
     output.line(
       `shape: d ${shape.dVision} / ${shape.dText}, ${shape.dShared} + ${shape.dPrivate} latents, k ${shape.kShared} + ${shape.kPrivate}, ` +
-        `${shape.patches} × ${shape.tokens} tokens, ${shape.batchPairs} pairs; weights, moments and gradients ${(result.stateBytes / 2 ** 20).toFixed(0)} MiB` +
-        (result.peakResidentBytes === undefined ? '' : `, peak resident ${(result.peakResidentBytes / 2 ** 20).toFixed(0)} MiB`),
+        `${shape.patches} × ${shape.tokens} tokens, ${shape.batchPairs} pairs; weights, moments and gradients ${(result.stateBytes / 2 ** 20).toFixed(0)} MiB, ` +
+        `peak resident ${(result.peakResidentBytes / 2 ** 20).toFixed(0)} MiB`,
     )
     output.result(result)
   })

@@ -49,7 +49,12 @@ export function addDemo(root: Command): void {
     .option('--quick', 'a few pictures and steps, to see that everything works')
   addCommonOptions(command)
   action(command, async ({ options }, output) => {
-    const { out = 'demo', seed = 0, quick = false, ...others } = options as { out?: string; seed?: number; quick?: boolean }
+    const {
+      out = 'demo',
+      seed = 0,
+      quick = false,
+      ...others
+    } = options as { out?: string; seed?: number; quick?: boolean }
     const [unknown] = Object.keys(others)
     if (unknown !== undefined) throw optionError(unknown, others[unknown as keyof typeof others], 'out, seed or quick')
     await demo(resolve(out), seed, quick ? QUICK : FULL, output)
@@ -61,7 +66,12 @@ async function freshFolder(out: string): Promise<void> {
   if (existsSync(out)) {
     if (!existsSync(join(out, MARKER))) {
       throw new LucidError('E_BUSY', `${out} exists and is not a demo's folder`, {
-        details: { option: 'out', file: out, found: 'another folder', expected: 'a new folder, or that of an earlier demo' },
+        details: {
+          option: 'out',
+          file: out,
+          found: 'another folder',
+          expected: 'a new folder, or that of an earlier demo',
+        },
         hint: 'choose another folder with --out',
       })
     }
@@ -113,14 +123,29 @@ async function demo(out: string, seed: number, size: typeof FULL, output: Output
   )
   const seconds = stages.reduce((total, entry) => total + entry.seconds, 0)
   const labelled = atlas.latents.filter((latent) => latent.label !== null).length
-  const summary = { out, seed, pairs: size, stages, seconds, labelled, latents: atlas.latents.length, evaluation, baseline }
+  const summary = {
+    out,
+    seed,
+    pairs: size,
+    stages,
+    seconds,
+    labelled,
+    latents: atlas.latents.length,
+    evaluation,
+    baseline,
+  }
   await writeFile(at(MARKER), `${JSON.stringify(summary, null, 2)}\n`)
   for (const line of scoreLines(evaluation, baseline)) output.line(line)
   output.line()
-  for (const line of table([...stages.map(({ name, seconds: s }) => [name, `${s.toFixed(1)} s`]), ['total', `${seconds.toFixed(1)} s`]])) {
+  for (const line of table([
+    ...stages.map(({ name, seconds: s }) => [name, `${s.toFixed(1)} s`]),
+    ['total', `${seconds.toFixed(1)} s`],
+  ])) {
     output.line(line)
   }
   output.line()
-  output.line(`${labelled} of ${atlas.latents.length} shared latents have a label. Open ${join(at('report'), 'index.html')}`)
+  output.line(
+    `${labelled} of ${atlas.latents.length} shared latents have a label. Open ${join(at('report'), 'index.html')}`,
+  )
   output.result({ ...summary, report: at('report') })
 }

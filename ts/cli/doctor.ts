@@ -15,7 +15,9 @@ export function addDoctor(root: Command): void {
     const addon = createRequire(import.meta.url).resolve('../../native/index.cjs')
     output.line(`lucid-sae ${packageVersion}, Node ${process.versions.node}`)
     output.line(`addon     ${addon}`)
-    output.line(`cpu       ${report.cpu.os} ${report.cpu.arch}, ${report.cpu.threads} threads, ${report.cpu.features.join(' ')}`)
+    output.line(
+      `cpu       ${report.cpu.os} ${report.cpu.arch}, ${report.cpu.threads} threads, ${report.cpu.features.join(' ')}`,
+    )
     output.line(`cuda      ${report.cuda.kind}: ${report.cuda.reason}`)
     output.line(`used      ${report.device}: ${report.reason}`)
     output.result({ version: packageVersion, node: process.versions.node, addon, ...report })

@@ -40,7 +40,9 @@ function typed(error: unknown): LucidError {
   }
   const message = error instanceof Error ? error.message : String(error)
   const code = (error as NodeJS.ErrnoException)?.code
-  return new LucidError(typeof code === 'string' && code.startsWith('E') ? 'E_IO' : 'E_INTERNAL', message, { cause: error })
+  return new LucidError(typeof code === 'string' && code.startsWith('E') ? 'E_IO' : 'E_INTERNAL', message, {
+    cause: error,
+  })
 }
 
 function checkCommand(root: Command, argv: readonly string[]): void {

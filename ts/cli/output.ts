@@ -1,4 +1,4 @@
-import { LucidError } from '../errors.js'
+import type { LucidError } from '../errors.js'
 
 /** Two plain progress lines of a stage are at least this far apart, in milliseconds. */
 const PLAIN_INTERVAL = 5000

@@ -1,0 +1,22 @@
+import { device } from '../ts/device.js'
+import { encodeTopK } from '../ts/kernels.js'
+import { errorOf } from './support/data.js'
+
+test('device says what is used and why', () => {
+  const report = device()
+  expect(report.device).toBe('cpu')
+  expect(['no-driver', 'stub', 'no-device', 'present-but-unused']).toContain(report.cuda.kind)
+  expect(report.reason).toContain(report.cuda.reason)
+  expect(report.cpu.threads).toBeGreaterThanOrEqual(1)
+})
+
+test('a device that cannot be used is refused when it is named', async () => {
+  const one = new Float32Array([1])
+  const options = { activations: one, W_enc: one, b_enc: one, b_dec: one, dShared: 1, kShared: 1, kPrivate: 0 }
+  const error = await errorOf(() => encodeTopK({ ...options, device: 'cuda' }))
+  expect(error.code).toBe('E_DEVICE')
+  expect(error.details).toMatchObject({ option: 'device', found: 'cuda' })
+  expect(error.hint).toContain('auto')
+  expect((await errorOf(() => encodeTopK({ ...options, device: 'gpu' as 'cuda' }))).code).toBe('E_OPTION')
+  expect(encodeTopK({ ...options, device: 'auto' }).indices[0]).toBe(0)
+})

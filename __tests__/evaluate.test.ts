@@ -1,0 +1,74 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Evaluation, evaluate, importActivations, loadModel } from '../ts/index.js'
+import { errorOf, shared, temporary } from './support/data.js'
+
+const work = temporary()
+
+/** Every number in a value, with its path. */
+function leaves(value: unknown, path = ''): [string, unknown][] {
+  if (typeof value !== 'object' || value === null) return [[path, value]]
+  return Object.entries(value).flatMap(([key, inner]) => leaves(inner, `${path}.${key}`))
+}
+
+test('every metric has its controls, and nothing is NaN or null', async () => {
+  const out = join(work, 'evaluation')
+  const evaluation = await evaluate({ model: shared('run'), activations: shared('held-out'), out })
+  expect(evaluation.pairs).toBe(12)
+  expect(evaluation.r2?.vision?.joint).toBeLessThanOrEqual(1)
+  expect(evaluation.r2?.vision?.joint).toBeCloseTo(1 - (evaluation.fvu?.vision?.joint as number), 12)
+  expect(Object.keys(evaluation.cross?.t2v?.controls ?? {}).sort()).toEqual(['mean', 'shuffledCaption', 'uniformPlan'])
+  expect(evaluation.deltaLeak?.v2t).toBeCloseTo(
+    (evaluation.cross?.v2t?.joint as number) - (evaluation.cross?.v2t?.shared as number),
+    12,
+  )
+  const grounding = evaluation.grounding?.['plan-max']?.phrase
+  expect(Object.keys(grounding?.controls ?? {}).sort()).toEqual(['centre', 'oracle', 'shuffledCaption', 'uniform'])
+  expect(evaluation.truth?.identityChance).toBeGreaterThan(0)
+  for (const [path, value] of leaves(evaluation)) {
+    if (typeof value === 'number' && !Number.isFinite(value)) throw new Error(`${path} is ${value}`)
+    if (value === null) throw new Error(`${path} is null`)
+  }
+  expect(JSON.parse(readFileSync(join(out, 'evaluation.json'), 'utf8'))).toEqual(evaluation)
+})
+
+test('the model may stand in front, and the seed decides the shuffled captions only', async () => {
+  const model = await loadModel(shared('run'))
+  const options = { activations: shared('held-out'), boxes: false }
+  const [a, b] = [await evaluate(model, { ...options, seed: 1 }), await evaluate({ model, ...options, seed: 2 })]
+  expect(a.r2).toEqual(b.r2)
+  expect(a.cross?.t2v?.controls.shuffledCaption).not.toBe(b.cross?.t2v?.controls.shuffledCaption)
+  expect(a.skipped?.grounding).toContain('boxes')
+})
+
+test('targets and heat maps are those asked for', async () => {
+  const options = {
+    model: shared('run'),
+    activations: shared('held-out'),
+    targets: ['union'],
+    heatmaps: ['code'],
+  } as const
+  const { grounding } = (await evaluate(options)) as Required<Evaluation>
+  expect(Object.keys(grounding)).toEqual(['code'])
+  expect(Object.keys(grounding.code ?? {})).toEqual(['union'])
+})
+
+test('bad input', async () => {
+  const refuse = (change: object) =>
+    errorOf(() => evaluate({ model: shared('run'), activations: shared('held-out'), ...change }))
+  expect(await refuse({ targets: ['unions'] })).toMatchObject({
+    code: 'E_UNKNOWN_OPTION',
+    details: { suggestion: 'union' },
+  })
+  expect(await refuse({ heatmaps: ['plan'] })).toMatchObject({ code: 'E_UNKNOWN_OPTION' })
+  expect(await refuse({ sed: 1 })).toMatchObject({ code: 'E_UNKNOWN_OPTION' })
+  expect((await refuse({ model: join(work, 'none') })).code).toMatch(/^E_/)
+  expect(await refuse({ boxes: { 'no-such-image': [] } })).toMatchObject({
+    code: 'E_OPTION',
+    details: { option: 'boxes' },
+  })
+  const width = { data: new Float32Array(2 * 5).fill(1), shape: [2, 1, 5] }
+  const text = { data: new Float32Array(2 * 5).fill(1), shape: [2, 5] }
+  const other = await importActivations({ vision: width, text, textLengths: [1, 1], out: join(work, 'other') })
+  expect(await refuse({ activations: other })).toMatchObject({ code: 'E_SHAPE' })
+})

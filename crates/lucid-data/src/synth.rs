@@ -146,6 +146,7 @@ const DICTIONARY: u64 = 0x5f_44;
 pub fn synth(options: &SynthOptions) -> Result<(MemoryStore, SynthTruth)> {
     check(options)?;
     let o = options;
+    let mut store = MemoryStore::new(o.d_vision, o.d_text)?;
     let modality = |index: u64, d: usize, private: usize| {
         let mut stream = Stream::new(o.seed, index, DICTIONARY);
         let shared = directions(&mut stream, o.concepts, d);
@@ -159,7 +160,6 @@ pub fn synth(options: &SynthOptions) -> Result<(MemoryStore, SynthTruth)> {
         text: modality(1, o.d_text, o.private_text),
         pairs: Vec::with_capacity(o.pairs),
     };
-    let mut store = MemoryStore::new(o.d_vision, o.d_text)?;
     for index in o.first_pair..o.first_pair + o.pairs {
         let mut stream = Stream::new(o.seed, index as u64, PAIR);
         let pair = draw_pair(o, &mut stream);

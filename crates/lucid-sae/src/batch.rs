@@ -1,6 +1,8 @@
 //! What a training step is given, besides parameters: micro-batches of pairs.
 
-use lucid_kernels::{Backend, KernelError, Modality, Pairs, Real};
+use lucid_kernels::{Backend, DeadLists, KernelError, Modality, Pairs, Real};
+
+use crate::config::Config;
 
 /// A value of each modality.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +29,21 @@ impl<T> Sides<T> {
             Modality::Text => &mut self.text,
         }
     }
+}
+
+/// What a step depends on besides parameters and pairs.
+#[derive(Clone, Copy, Debug)]
+pub struct StepInputs<'a> {
+    /// The resolved configuration.
+    pub config: &'a Config,
+    /// V_m, the variance of token states (spec 4.1), in the units of the activations given.
+    pub variance: Sides<f64>,
+    /// V_m^pool, needed with `alignNormalization: 'pooled'` (spec 5.2).
+    pub pooled_variance: Option<Sides<f64>>,
+    /// Dead latents; empty lists switch AuxK off.
+    pub dead: &'a Sides<DeadLists>,
+    /// Copy the plans and their diagnostics to the host.
+    pub keep_plan: bool,
 }
 
 /// Host arrays of some pairs, tokens of all pairs one after the other (spec 1).

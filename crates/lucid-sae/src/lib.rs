@@ -15,6 +15,7 @@ pub mod files;
 pub mod handle;
 pub mod init;
 pub mod init_file;
+pub mod kernel_options;
 mod linear;
 mod lock;
 pub mod losses;

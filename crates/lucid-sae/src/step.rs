@@ -13,29 +13,15 @@
 //! - L_align's prediction is the mean of the same decoded codes that L_cross averages by the plan.
 
 use lucid_kernels::{
-    Backend, Block, CodeShape, Codes, DeadLists, Direction, Factor, KernelError, Modality, Pairs, Ragged, Selection,
-    SinkhornOptions, Transport, TransportOptions,
+    Backend, Block, CodeShape, Codes, Direction, Factor, KernelError, Modality, Pairs, Ragged, Transport,
 };
 
+pub use crate::batch::StepInputs;
 use crate::batch::{MicroBatch, Sides};
-use crate::config::{Config, PlanGradient, TopK};
+use crate::config::{Config, PlanGradient};
+pub use crate::kernel_options::{code_shape, transport_options};
 use crate::losses::{PlanReport, Scales, StepReport, StepSums, Totals, slot};
 use crate::params::Params;
-
-/// What a step depends on besides parameters and pairs.
-#[derive(Clone, Copy, Debug)]
-pub struct StepInputs<'a> {
-    /// The resolved configuration.
-    pub config: &'a Config,
-    /// V_m, the variance of token states (spec 4.1), in the units of the activations given.
-    pub variance: Sides<f64>,
-    /// V_m^pool, needed with `alignNormalization: 'pooled'` (spec 5.2).
-    pub pooled_variance: Option<Sides<f64>>,
-    /// Dead latents; empty lists switch AuxK off.
-    pub dead: &'a Sides<DeadLists>,
-    /// Copy the plans and their diagnostics to the host.
-    pub keep_plan: bool,
-}
 
 const fn other(modality: Modality) -> Modality {
     match modality {
@@ -49,6 +35,16 @@ const fn segments(pairs: &Pairs, modality: Modality) -> &Ragged {
         Modality::Vision => &pairs.vision,
         Modality::Text => &pairs.text,
     }
+}
+
+/// The micro-batch being worked on, and what does not change within a step.
+struct Micro<'a, B: Backend> {
+    backend: &'a B,
+    params: &'a Params<B>,
+    config: &'a Config,
+    batch: &'a MicroBatch<B>,
+    /// Position in the batch, and in [`Step::codes`].
+    index: usize,
 }
 
 /// AuxK on one block of one modality (spec 4.2).
@@ -90,36 +86,6 @@ pub struct Step<B: Backend> {
     d_aux: B::Buffer<B::Real>,
     fired: Sides<B::Buffer<u32>>,
     sums: B::Buffer<f64>,
-}
-
-/// Sizes of the codes a configuration asks for.
-#[must_use]
-pub const fn code_shape(config: &Config) -> CodeShape {
-    CodeShape {
-        d_shared: config.d_shared,
-        d_private: config.d_private,
-        k_shared: config.k_shared,
-        k_private: config.k_private,
-        selection: match config.topk {
-            TopK::Split => Selection::Split,
-            TopK::Global => Selection::Global,
-        },
-    }
-}
-
-/// Options of the plan a configuration asks for.
-#[must_use]
-pub const fn transport_options(config: &Config) -> TransportOptions {
-    TransportOptions {
-        sinkhorn: SinkhornOptions {
-            epsilon: config.epsilon,
-            iterations: config.iterations,
-            tolerance: config.tolerance,
-        },
-        mass_reweighting: config.mass_reweighting,
-        lambda_global: config.lambda_global,
-        mask_penalty: config.mask_penalty,
-    }
 }
 
 impl<B: Backend> Step<B> {
@@ -171,7 +137,6 @@ impl<B: Backend> Step<B> {
         };
         let scales = Scales::new(config, &totals)?;
         let dead = self.dead_blocks(backend, params, inputs)?;
-        let unrolled = config.plan_gradient == PlanGradient::Unrolled;
         let mut plans = inputs.keep_plan.then(PlanReport::default);
 
         self.gradients.clear(backend)?;
@@ -186,35 +151,26 @@ impl<B: Backend> Step<B> {
             }
         }
         let mut first_pair = 0;
-        for (index, micro) in batch.iter().enumerate() {
-            let pairs = &micro.pairs;
+        for (index, batch) in batch.iter().enumerate() {
+            let micro = Micro { backend, params, config, batch, index };
+            self.clear_gradients_of_codes(&micro)?;
+            self.solve_transport(&micro).map_err(|error| error.offset_pair(first_pair))?;
             for m in Modality::ALL {
-                let slots = micro.tokens(m) * self.shape.k();
-                backend.reserve(self.d_values.of_mut(m), slots)?;
-                backend.clear(self.d_values.of_mut(m), slots)?;
-            }
-            for buffer in [&mut self.d_plan, &mut self.d_guided] {
-                backend.reserve(buffer, pairs.cells.total())?;
-                backend.clear(buffer, pairs.cells.total())?;
-            }
-            self.solve_transport(backend, micro, index, config).map_err(|error| error.offset_pair(first_pair))?;
-            for m in Modality::ALL {
-                let (dead, scale) = (dead.of(m), config.alpha * scales.token.of(m));
-                self.self_reconstruction(backend, params, micro, index, m, scale, !dead.is_empty())?;
-                self.aux_k(backend, params, micro, m, dead, config.aux_coefficient)?;
+                let dead = dead.of(m);
+                self.self_reconstruction(&micro, m, config.alpha * scales.token.of(m), !dead.is_empty())?;
+                self.aux_k(&micro, m, dead)?;
                 let factors = (config.gamma * scales.token.of(m), config.beta * scales.align.of(m));
-                self.cross_and_align(backend, params, micro, index, m, factors, unrolled)?;
+                self.cross_and_align(&micro, m, factors)?;
             }
-            self.transport_loss(backend, pairs, index, config.w_ot * scales.pair, config)?;
+            self.transport_loss(&micro, config.w_ot * scales.pair)?;
             for m in Modality::ALL {
-                let (codes, acts) = (self.codes[index].of(m), micro.acts.of(m));
-                let gradients = self.gradients.of_mut(m);
+                let (codes, acts, gradients) = (self.codes[index].of(m), batch.acts.of(m), self.gradients.of_mut(m));
                 backend.encode_backward(codes, self.d_values.of(m), acts, params.of(m), gradients)?;
             }
             if let (Some(report), Some(transport)) = (&mut plans, &self.transport) {
-                report.append(backend, pairs, transport, &transport_options(config))?;
+                report.append(backend, &batch.pairs, transport, &transport_options(config))?;
             }
-            first_pair += pairs.len();
+            first_pair += batch.pairs.len();
         }
         for m in Modality::ALL {
             backend.pre_bias_backward(params.of(m), self.gradients.of_mut(m))?;
@@ -239,35 +195,43 @@ impl<B: Backend> Step<B> {
         Ok(())
     }
 
+    /// Makes room for the gradients that gather in code values, C̃ and Π, and sets them to zero.
+    fn clear_gradients_of_codes(&mut self, micro: &Micro<'_, B>) -> Result<(), KernelError> {
+        let Micro { backend, batch, .. } = *micro;
+        for m in Modality::ALL {
+            let slots = batch.tokens(m) * self.shape.k();
+            backend.reserve(self.d_values.of_mut(m), slots)?;
+            backend.clear(self.d_values.of_mut(m), slots)?;
+        }
+        for buffer in [&mut self.d_plan, &mut self.d_guided] {
+            backend.reserve(buffer, batch.pairs.cells.total())?;
+            backend.clear(buffer, batch.pairs.cells.total())?;
+        }
+        Ok(())
+    }
+
     /// Π of a micro-batch (spec 3).
-    fn solve_transport(
-        &mut self,
-        backend: &B,
-        micro: &MicroBatch<B>,
-        index: usize,
-        config: &Config,
-    ) -> Result<(), KernelError> {
+    fn solve_transport(&mut self, micro: &Micro<'_, B>) -> Result<(), KernelError> {
+        let Micro { backend, config, batch, index, .. } = *micro;
         let transport = match &mut self.transport {
             Some(transport) => transport,
-            none => none.insert(Transport::new(backend, &micro.pairs)?),
+            none => none.insert(Transport::new(backend, &batch.pairs)?),
         };
         let codes = &self.codes[index];
         let options = transport_options(config);
-        transport.solve(backend, &codes.vision, &codes.text, &micro.pairs, micro.admissible.as_ref(), &options)
+        transport.solve(backend, &codes.vision, &codes.text, &batch.pairs, batch.admissible.as_ref(), &options)
     }
 
     /// L_self: ‖h − ĥ‖², full code. Keeps e = h − ĥ in `error` where AuxK needs it.
     fn self_reconstruction(
         &mut self,
-        backend: &B,
-        params: &Params<B>,
-        micro: &MicroBatch<B>,
-        index: usize,
+        micro: &Micro<'_, B>,
         m: Modality,
         scale: f64,
         keep_error: bool,
     ) -> Result<(), KernelError> {
-        let (codes, acts, dictionary) = (self.codes[index].of(m), micro.acts.of(m), params.of(m));
+        let Micro { backend, params, batch, index, .. } = *micro;
+        let (codes, acts, dictionary) = (self.codes[index].of(m), batch.acts.of(m), params.of(m));
         let len = codes.n * dictionary.d;
         backend.reserve(&mut self.prediction, len)?;
         backend.decode(codes, Block::Joint, dictionary, true, &mut self.prediction)?;
@@ -283,23 +247,15 @@ impl<B: Backend> Step<B> {
 
     /// L_cross and L_align of target `m`: codes of the other modality, decoded by m's decoder, averaged by the plan
     /// against m's tokens (scale `factors.0`) and evenly against m's mean token (`factors.1`).
-    fn cross_and_align(
-        &mut self,
-        backend: &B,
-        params: &Params<B>,
-        micro: &MicroBatch<B>,
-        index: usize,
-        m: Modality,
-        factors: (f64, f64),
-        unrolled: bool,
-    ) -> Result<(), KernelError> {
+    fn cross_and_align(&mut self, micro: &Micro<'_, B>, m: Modality, factors: (f64, f64)) -> Result<(), KernelError> {
+        let Micro { backend, params, config, batch, index } = *micro;
         let Some(transport) = &self.transport else { return Ok(()) };
-        let (pairs, plan, source) = (&micro.pairs, &transport.plan, other(m));
+        let (pairs, plan, source) = (&batch.pairs, &transport.plan, other(m));
         let direction = match m {
             Modality::Vision => Direction::T2V,
             Modality::Text => Direction::V2T,
         };
-        let (codes, acts, dictionary) = (self.codes[index].of(source), micro.acts.of(m), params.of(m));
+        let (codes, acts, dictionary) = (self.codes[index].of(source), batch.acts.of(m), params.of(m));
         let d = dictionary.d;
         for buffer in [&mut self.decoded, &mut self.d_decoded] {
             backend.reserve(buffer, codes.n * d)?;
@@ -307,11 +263,12 @@ impl<B: Backend> Step<B> {
         backend.decode(codes, Block::Shared, dictionary, true, &mut self.decoded)?;
 
         // L_cross
-        let len = micro.tokens(m) * d;
+        let len = batch.tokens(m) * d;
         backend.reserve(&mut self.prediction, len)?;
         backend.barycenter(plan, pairs, direction, d, &self.decoded, &mut self.prediction)?;
         let (factor, slot) = (Factor::Constant(2.0 * factors.0), slot::CROSS + slot::side(m));
         backend.residual(&mut self.prediction, acts, len, factor, &mut self.sums, slot)?;
+        let unrolled = config.plan_gradient == PlanGradient::Unrolled;
         let d_plan = unrolled.then_some(&mut self.d_plan);
         let (grad, d_y) = (&self.prediction, &mut self.d_decoded);
         backend.barycenter_backward(plan, pairs, direction, d, &self.decoded, grad, d_y, d_plan)?;
@@ -332,14 +289,8 @@ impl<B: Backend> Step<B> {
     }
 
     /// L_ot = ⟨C̃, Π⟩, and the way of all gradients of C̃ and Π back to the shared codes.
-    fn transport_loss(
-        &mut self,
-        backend: &B,
-        pairs: &Pairs,
-        index: usize,
-        scale: f64,
-        config: &Config,
-    ) -> Result<(), KernelError> {
+    fn transport_loss(&mut self, micro: &Micro<'_, B>, scale: f64) -> Result<(), KernelError> {
+        let Micro { backend, config, batch: MicroBatch { pairs, .. }, index, .. } = *micro;
         let Some(transport) = &mut self.transport else { return Ok(()) };
         let unrolled = config.plan_gradient == PlanGradient::Unrolled;
         backend.transport_cost(&transport.guided, &transport.plan, pairs, &mut self.sums, slot::OT)?;
@@ -402,16 +353,9 @@ impl<B: Backend> Step<B> {
     }
 
     /// AuxK: dead latents reconstruct e, which is a constant here (spec 4.2).
-    fn aux_k(
-        &mut self,
-        backend: &B,
-        params: &Params<B>,
-        micro: &MicroBatch<B>,
-        m: Modality,
-        dead: &[DeadBlock<B>],
-        coefficient: f64,
-    ) -> Result<(), KernelError> {
-        let (acts, dictionary, n) = (micro.acts.of(m), params.of(m), micro.tokens(m));
+    fn aux_k(&mut self, micro: &Micro<'_, B>, m: Modality, dead: &[DeadBlock<B>]) -> Result<(), KernelError> {
+        let Micro { backend, params, config, batch, .. } = *micro;
+        let (acts, dictionary, n) = (batch.acts.of(m), params.of(m), batch.tokens(m));
         let len = n * dictionary.d;
         for DeadBlock { block, list, count, k, weight } in dead {
             let codes = &mut self.aux_codes;
@@ -419,7 +363,7 @@ impl<B: Backend> Step<B> {
             backend.encode_listed(acts, dictionary, list, *count, codes)?;
             backend.decode(codes, Block::Joint, dictionary, false, &mut self.prediction)?;
             let energy = slot::ENERGY + slot::side(m);
-            let factor = Factor::Over { numerator: 2.0 * coefficient * weight, slot: energy };
+            let factor = Factor::Over { numerator: 2.0 * config.aux_coefficient * weight, slot: energy };
             let slot = slot::AUX + 2 * slot::side(m) + block;
             backend.residual(&mut self.prediction, &self.error, len, factor, &mut self.sums, slot)?;
             backend.reserve(&mut self.d_aux, n * k)?;

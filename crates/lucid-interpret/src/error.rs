@@ -191,11 +191,15 @@ impl InterpretError {
             Self::Unknown { kind, found, suggestion, known } => {
                 json!({ "kind": kind, "found": found, "suggestion": suggestion, "expected": known })
             }
-            Self::Option { option, found, expected } => json!({ "option": option, "found": found, "expected": expected }),
+            Self::Option { option, found, expected } => {
+                json!({ "option": option, "found": found, "expected": expected })
+            }
             Self::Shape { what, found, expected } => json!({ "what": what, "found": found, "expected": expected }),
             Self::NonFinite { what, pair } => json!({ "what": what, "pair": pair }),
             Self::NotInAtlas { what, reason } => json!({ "what": what, "found": reason }),
-            Self::Damaged { path, reason } | Self::NotAnAtlas { path, reason } => json!({ "file": path, "found": reason }),
+            Self::Damaged { path, reason } | Self::NotAnAtlas { path, reason } => {
+                json!({ "file": path, "found": reason })
+            }
             Self::Version { path, found, expected } => json!({ "file": path, "found": found, "expected": expected }),
             Self::Io { action, path, source } => json!({ "action": action, "file": path, "found": source.to_string() }),
             Self::Cancelled { stage } => json!({ "stage": stage }),

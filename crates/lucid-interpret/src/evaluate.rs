@@ -58,18 +58,20 @@ impl Default for EvaluateOptions {
 impl EvaluateOptions {
     fn targets(&self) -> Result<Vec<TargetMode>> {
         let parse = |name: &String| {
-            TargetMode::ALL.into_iter().find(|mode| mode.name() == name).ok_or_else(|| {
-                InterpretError::unknown("target", name, TargetMode::ALL.map(TargetMode::name))
-            })
+            TargetMode::ALL
+                .into_iter()
+                .find(|mode| mode.name() == name)
+                .ok_or_else(|| InterpretError::unknown("target", name, TargetMode::ALL.map(TargetMode::name)))
         };
         self.targets.iter().map(parse).collect()
     }
 
     fn heatmaps(&self) -> Result<Vec<HeatMap>> {
         let parse = |name: &String| {
-            HeatMap::ALL.into_iter().find(|map| map.name() == name).ok_or_else(|| {
-                InterpretError::unknown("heatmap", name, HeatMap::ALL.map(HeatMap::name))
-            })
+            HeatMap::ALL
+                .into_iter()
+                .find(|map| map.name() == name)
+                .ok_or_else(|| InterpretError::unknown("heatmap", name, HeatMap::ALL.map(HeatMap::name)))
         };
         self.heatmaps.iter().map(parse).collect()
     }
@@ -130,7 +132,13 @@ impl Measure<'_> {
             }
             None => None,
         };
-        let right = Coded { vision_states: &vision_states, text_states: &text_states, vision: &vision, text: &text, plan: &plan };
+        let right = Coded {
+            vision_states: &vision_states,
+            text_states: &text_states,
+            vision: &vision,
+            text: &text,
+            plan: &plan,
+        };
         let mismatched = wrong.as_ref().map(|(_, states, codes, plan)| Coded {
             vision_states: &vision_states,
             text_states: states,
@@ -143,16 +151,28 @@ impl Measure<'_> {
         let t2v = pair_cross(coder, Direction::T2V, &right, mismatched.as_ref())?;
         let v2t = pair_cross(coder, Direction::V2T, &right, mismatched.as_ref())?;
         let numbers = [
-            vision_errors.joint, vision_errors.shared, vision_errors.private, text_errors.joint, text_errors.shared,
-            text_errors.private, t2v.joint, t2v.shared, v2t.joint, v2t.shared,
+            vision_errors.joint,
+            vision_errors.shared,
+            vision_errors.private,
+            text_errors.joint,
+            text_errors.shared,
+            text_errors.private,
+            t2v.joint,
+            t2v.shared,
+            v2t.joint,
+            v2t.shared,
         ];
         let controls = [t2v.uniform, v2t.uniform, t2v.shuffled.unwrap_or(0.0), v2t.shuffled.unwrap_or(0.0)];
         if numbers.iter().chain(&controls).any(|number| !number.is_finite()) {
-            return Err(InterpretError::NonFinite { what: "a reconstruction".into(), pair: source.key(pair).to_owned() });
+            return Err(InterpretError::NonFinite {
+                what: "a reconstruction".into(),
+                pair: source.key(pair).to_owned(),
+            });
         }
         let grounding = if self.grounding {
             let matched = Matched { plan: &plan, vision: &vision, text: &text };
-            let mismatched = wrong.as_ref().map(|(other, _, codes, plan)| (*other, Matched { plan, vision: &vision, text: codes }));
+            let mismatched =
+                wrong.as_ref().map(|(other, _, codes, plan)| (*other, Matched { plan, vision: &vision, text: codes }));
             let mismatched = mismatched.as_ref().map(|(other, matched)| (*other, matched));
             ground_pair(source, pair, &self.targets, &self.heatmaps, &matched, mismatched)
         } else {
@@ -195,7 +215,8 @@ pub fn evaluate(
         return Err(InterpretError::shape("the evaluation set", "empty", "at least one pair"));
     }
     if options.boxes && heatmaps.contains(&HeatMap::PlanSum) {
-        let message = "plan-sum equals the row marginal of the plan and is flat at convergence: it cannot ground anything";
+        let message =
+            "plan-sum equals the row marginal of the plan and is flat at convergence: it cannot ground anything";
         observer.warning("W_FLAT_MAP", message);
     }
     let (vision, text) = means(source, options.batch_pairs, observer)?;
@@ -310,7 +331,12 @@ impl Totals {
             };
             let Some((of_r2, of_fvu)) = errors.finish(has_private) else {
                 let reason = format!("the {name} activations do not vary");
-                for path in [format!("r2.{name}"), format!("fvu.{name}"), format!("cross.{direction}"), format!("deltaLeak.{direction}")] {
+                for path in [
+                    format!("r2.{name}"),
+                    format!("fvu.{name}"),
+                    format!("cross.{direction}"),
+                    format!("deltaLeak.{direction}"),
+                ] {
                     skip(&path, &reason);
                 }
                 continue;
@@ -341,7 +367,10 @@ impl Totals {
             skip("sparsity", "the model has no shared latents");
         }
         if !measure.grounding {
-            skip("grounding", if options.boxes { "no pair has a box and the size of its image" } else { "boxes is off" });
+            skip(
+                "grounding",
+                if options.boxes { "no pair has a box and the size of its image" } else { "boxes is off" },
+            );
         } else {
             for mode in measure.targets.iter().filter(|&&mode| !self.grounding.has(mode)) {
                 let reason = match mode {

@@ -177,7 +177,8 @@ impl Run<'_> {
                 }
             }
         })?;
-        counts.threshold = given.or_else(|| cut.map(|cut| cut.value(near.iter().map(|peak| peak.confidence).collect())));
+        counts.threshold =
+            given.or_else(|| cut.map(|cut| cut.value(near.iter().map(|peak| peak.confidence).collect())));
         if let Some(threshold) = counts.threshold {
             near.iter().filter(|peak| peak.confidence > threshold).for_each(|peak| counts.add(peak));
         }

@@ -49,7 +49,11 @@ impl HitCounts {
 
 /// Every shared latent with its clusters and, where the evidence allows it, its label. Density, words and pictures are
 /// left empty.
-pub(crate) fn name_latents(concepts: &ConceptStates, counts: &HitCounts, options: &InterpretOptions) -> Vec<AtlasLatent> {
+pub(crate) fn name_latents(
+    concepts: &ConceptStates,
+    counts: &HitCounts,
+    options: &InterpretOptions,
+) -> Vec<AtlasLatent> {
     let width = concepts.pooled_width();
     let name = |concept: u32| concepts.names[concept as usize].as_str();
     let embedding = |concept: u32| &concepts.pooled[concept as usize * width..(concept as usize + 1) * width];
@@ -74,7 +78,8 @@ fn name_latent<'a>(
         Some(purity) if purity < options.min_purity => Some(Reason::LowPurity),
         Some(_) => None,
     };
-    let members = |cluster: &Cluster| cluster.members.iter().map(|member| name(member.concept).to_owned()).collect::<Vec<_>>();
+    let members =
+        |cluster: &Cluster| cluster.members.iter().map(|member| name(member.concept).to_owned()).collect::<Vec<_>>();
     let label = match (reason, clusters.first()) {
         (None, Some(largest)) => {
             let terms: Vec<String> = members(largest).into_iter().take(options.label_terms).collect();

@@ -38,6 +38,9 @@ mod tests {
         assert_eq!(word_at(text, [0, 0]), None);
         assert_eq!(word_at(text, [90, 95]), None);
         let scripted = "<script>alert(1)</script>";
-        assert_eq!(words(scripted).map(|[a, b]| &scripted[a..b]).collect::<Vec<_>>(), ["script", "alert", "1", "script"]);
+        assert_eq!(
+            words(scripted).map(|[a, b]| &scripted[a..b]).collect::<Vec<_>>(),
+            ["script", "alert", "1", "script"]
+        );
     }
 }

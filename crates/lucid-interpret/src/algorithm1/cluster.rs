@@ -85,7 +85,10 @@ mod tests {
 
     #[test]
     fn leaders_are_met_in_order_of_hits() {
-        assert_eq!(of(&[(3, 2), (0, 9), (1, 9), (2, 1), (4, 1)], 0.78), [vec!["lake", "river", "sea"], vec!["fork", "spoon"]]);
+        assert_eq!(
+            of(&[(3, 2), (0, 9), (1, 9), (2, 1), (4, 1)], 0.78),
+            [vec!["lake", "river", "sea"], vec!["fork", "spoon"]]
+        );
         // With more hits than lake, sea leads; lake and river reach it at 0.8 and 0.85.
         assert_eq!(of(&[(2, 20), (0, 9), (1, 9)], 0.78), [vec!["sea", "lake", "river"]]);
         // Between equal sizes hits decide, and between equal hits the text decides who leads.

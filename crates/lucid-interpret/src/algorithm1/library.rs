@@ -47,7 +47,11 @@ impl ConceptStates {
         fits("the number of lengths", self.lengths.len(), n)?;
         fits("the number of token states", self.states.len(), self.lengths.iter().sum::<usize>() * d_text)?;
         if self.pooled.is_empty() || !self.pooled.len().is_multiple_of(n) {
-            return Err(InterpretError::shape("the pooled embeddings", self.pooled.len(), format!("a multiple of {n} concepts")));
+            return Err(InterpretError::shape(
+                "the pooled embeddings",
+                self.pooled.len(),
+                format!("a multiple of {n} concepts"),
+            ));
         }
         if self.states.iter().chain(&self.pooled).any(|x| !x.is_finite()) {
             return Err(InterpretError::NonFinite { what: "a state".into(), pair: "of the concept library".into() });
@@ -55,7 +59,11 @@ impl ConceptStates {
         let mut seen = std::collections::HashSet::new();
         for (name, &length) in self.names.iter().zip(&self.lengths) {
             if length == 0 {
-                return Err(InterpretError::option("concepts", format!("{name:?} without a token"), "at least one token each"));
+                return Err(InterpretError::option(
+                    "concepts",
+                    format!("{name:?} without a token"),
+                    "at least one token each",
+                ));
             }
             if !seen.insert(name.as_str()) {
                 return Err(InterpretError::option("concepts", format!("{name:?} twice"), "every concept once"));

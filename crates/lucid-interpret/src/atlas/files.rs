@@ -8,8 +8,8 @@ use lucid_data::publish::FolderPublisher;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::format::{AtlasIndex, FORMAT, FORMAT_VERSION, Hit};
 use super::Atlas;
+use super::format::{AtlasIndex, FORMAT, FORMAT_VERSION, Hit};
 use crate::error::{InterpretError, Result};
 
 const INDEX: &str = "atlas.json";
@@ -44,7 +44,7 @@ impl Atlas {
     /// `E_EXISTS` where something else is there, `E_IO`.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
-        let publisher = FolderPublisher::begin(folder, true, HASHES)?;
+        let publisher = FolderPublisher::begin(folder, true, INDEX)?;
         let mut files = BTreeMap::new();
         let mut write = |name: &str, content: &[u8]| -> Result<()> {
             publisher.write(name, content)?;
@@ -91,7 +91,8 @@ impl Atlas {
         };
         let (index, maps) = (take(INDEX)?, take(MAPS)?);
         let path = folder.join(INDEX);
-        let index: AtlasIndex = serde_json::from_slice(&index).map_err(|e| InterpretError::damaged(&path, e.to_string()))?;
+        let index: AtlasIndex =
+            serde_json::from_slice(&index).map_err(|e| InterpretError::damaged(&path, e.to_string()))?;
         let heat = read_heat(&folder.join(MAPS), &maps)?;
         let atlas = Self { index, heat, thumbnails: contents };
         atlas.check(&path)?;
@@ -102,20 +103,26 @@ impl Atlas {
     fn check(&self, path: &Path) -> Result<()> {
         let index = &self.index;
         let wrong = |reason: String| Err(InterpretError::damaged(path, reason));
-        if index.latents.iter().enumerate().any(|(at, l)| l.latent as usize != at) || index.latents.len() != index.model.d_shared {
+        if index.latents.iter().enumerate().any(|(at, l)| l.latent as usize != at)
+            || index.latents.len() != index.model.d_shared
+        {
             return wrong(format!("it does not list the latents 0 to {}", index.model.d_shared));
         }
         if index.concepts.iter().enumerate().any(|(at, c)| c.concept as usize != at) {
             return wrong("concepts are not numbered in order".into());
         }
-        if let Some(file) = index.images.iter().filter_map(|i| i.file.as_ref()).find(|file| !self.thumbnails.contains_key(*file)) {
+        if let Some(file) =
+            index.images.iter().filter_map(|i| i.file.as_ref()).find(|file| !self.thumbnails.contains_key(*file))
+        {
             return wrong(format!("the picture {file} is not in the folder"));
         }
         let fits = |hit: &Hit| {
             index.images.get(hit.image).is_some_and(|image| {
                 let [rows, columns] = image.grid.map(|side| side as usize);
                 let end = rows.checked_mul(columns).and_then(|cells| cells.checked_add(hit.map));
-                hit.peak[0] < image.grid[0] && hit.peak[1] < image.grid[1] && end.is_some_and(|end| end <= self.heat.len())
+                hit.peak[0] < image.grid[0]
+                    && hit.peak[1] < image.grid[1]
+                    && end.is_some_and(|end| end <= self.heat.len())
             })
         };
         let all = index.latents.iter().flat_map(|l| &l.images).chain(index.concepts.iter().flat_map(|c| &c.images));
@@ -148,13 +155,20 @@ fn read_hashes(folder: &Path) -> Result<Hashes> {
     let length = match fs::metadata(&path) {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let reason = if folder.join(INDEX).is_file() { "has lost its hashes.json" } else { "is not an atlas: it has no hashes.json" };
+            let reason = if folder.join(INDEX).is_file() {
+                "has lost its hashes.json"
+            } else {
+                "is not an atlas: it has no hashes.json"
+            };
             return Err(InterpretError::NotAnAtlas { path: folder.to_owned(), reason: reason.into() });
         }
         Err(error) => return Err(InterpretError::io("read", &path, error)),
     };
     if length > HASHES_LIMIT {
-        return Err(InterpretError::damaged(&path, format!("it has {length} bytes; at most {HASHES_LIMIT} were expected")));
+        return Err(InterpretError::damaged(
+            &path,
+            format!("it has {length} bytes; at most {HASHES_LIMIT} were expected"),
+        ));
     }
     let bytes = fs::read(&path).map_err(|error| InterpretError::io("read", &path, error))?;
     let damaged = |error: serde_json::Error| InterpretError::damaged(&path, error.to_string());
@@ -177,7 +191,10 @@ fn read_hashes(folder: &Path) -> Result<Hashes> {
 fn read_checked(folder: &Path, name: &str, expected: &FileHash) -> Result<Vec<u8>> {
     let relative = Path::new(name);
     if !relative.components().all(|part| matches!(part, Component::Normal(_))) || name.is_empty() {
-        return Err(InterpretError::damaged(&folder.join(HASHES), format!("the file name {name:?} leads out of the atlas")));
+        return Err(InterpretError::damaged(
+            &folder.join(HASHES),
+            format!("the file name {name:?} leads out of the atlas"),
+        ));
     }
     let path = folder.join(relative);
     let length = match fs::metadata(&path) {
@@ -203,7 +220,11 @@ fn read_heat(path: &Path, bytes: &[u8]) -> Result<Vec<f32>> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
     let heat = tensors.tensor(HEAT).map_err(|error| damaged(error.to_string()))?;
     if heat.dtype() != Dtype::F32 || heat.shape().len() != 1 {
-        return Err(damaged(format!("'{HEAT}' is {:?} of shape {:?}; expected one dimension of F32", heat.dtype(), heat.shape())));
+        return Err(damaged(format!(
+            "'{HEAT}' is {:?} of shape {:?}; expected one dimension of F32",
+            heat.dtype(),
+            heat.shape()
+        )));
     }
     Ok(heat.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }

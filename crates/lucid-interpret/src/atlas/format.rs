@@ -61,7 +61,11 @@ impl Default for InterpretOptions {
 impl InterpretOptions {
     pub(crate) fn check(&self) -> Result<()> {
         let share = |name: &str, value: f64| {
-            if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(InterpretError::option(name, value, "a number in [0, 1]")) }
+            if (0.0..=1.0).contains(&value) {
+                Ok(())
+            } else {
+                Err(InterpretError::option(name, value, "a number in [0, 1]"))
+            }
         };
         share("quantile", self.quantile)?;
         share("minPurity", self.min_purity)?;
@@ -71,7 +75,11 @@ impl InterpretOptions {
         if let Some(threshold) = self.threshold.filter(|t| !t.is_finite() || *t < 0.0) {
             return Err(InterpretError::option("threshold", threshold, "a finite number of at least 0"));
         }
-        let counts = [("labelTerms", Some(self.label_terms)), ("topTerms", Some(self.top_terms)), ("maxImages", self.max_images)];
+        let counts = [
+            ("labelTerms", Some(self.label_terms)),
+            ("topTerms", Some(self.top_terms)),
+            ("maxImages", self.max_images),
+        ];
         match counts.iter().find(|(_, value)| *value == Some(0)) {
             Some((name, _)) => Err(InterpretError::option(*name, 0, "at least 1")),
             None => Ok(()),

@@ -7,8 +7,8 @@ mod query;
 use std::collections::BTreeMap;
 
 pub use format::{
-    AtlasConcept, AtlasImage, AtlasIndex, AtlasLatent, ConceptLatent, Densities, Hit, InterpretOptions, ModelShape, NamedCluster,
-    Reason, StoreOrigin, Term, Word,
+    AtlasConcept, AtlasImage, AtlasIndex, AtlasLatent, ConceptLatent, Densities, Hit, InterpretOptions, ModelShape,
+    NamedCluster, Reason, StoreOrigin, Term, Word,
 };
 pub use query::{FoundKind, Heatmap, HeatmapOf, ImageRef, SearchResult};
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::format::{AtlasConcept, AtlasLatent, ConceptLatent, Hit};
 use super::Atlas;
+use super::format::{AtlasConcept, AtlasLatent, ConceptLatent, Hit};
 use crate::algorithm1::matching::ImageIndex;
 use crate::coder::Coder;
 use crate::error::{InterpretError, Result};
@@ -56,7 +56,14 @@ impl Heatmap {
         let hottest = (0..values.len()).fold(0, |best, at| if values[at] > values[best] { at } else { best });
         let value = values.get(hottest).copied().map_or(0.0, f64::from);
         let columns = grid[1].max(1);
-        Self { pair, key: key.to_owned(), grid, values, peak: [hottest as u32 / columns, hottest as u32 % columns], value }
+        Self {
+            pair,
+            key: key.to_owned(),
+            grid,
+            values,
+            peak: [hottest as u32 / columns, hottest as u32 % columns],
+            value,
+        }
     }
 }
 
@@ -94,10 +101,9 @@ impl Atlas {
 
     fn concept(&self, name: &str) -> Result<&AtlasConcept> {
         let concepts = &self.index.concepts;
-        concepts
-            .iter()
-            .find(|concept| concept.name == name)
-            .ok_or_else(|| InterpretError::unknown("concept", name, concepts.iter().map(|concept| concept.name.as_str())))
+        concepts.iter().find(|concept| concept.name == name).ok_or_else(|| {
+            InterpretError::unknown("concept", name, concepts.iter().map(|concept| concept.name.as_str()))
+        })
     }
 
     /// The label of a shared latent; none where the evidence is too thin (`reason` says why).
@@ -137,11 +143,19 @@ impl Atlas {
             let what = match (of, image) {
                 (HeatmapOf::Concept(name), ImageRef::Pair(pair)) => format!("the heat map of '{name}' on image {pair}"),
                 (HeatmapOf::Concept(name), ImageRef::Key(key)) => format!("the heat map of '{name}' on image '{key}'"),
-                (HeatmapOf::Latent(latent), ImageRef::Pair(pair)) => format!("the heat map of latent {latent} on image {pair}"),
-                (HeatmapOf::Latent(latent), ImageRef::Key(key)) => format!("the heat map of latent {latent} on image '{key}'"),
+                (HeatmapOf::Latent(latent), ImageRef::Pair(pair)) => {
+                    format!("the heat map of latent {latent} on image {pair}")
+                }
+                (HeatmapOf::Latent(latent), ImageRef::Key(key)) => {
+                    format!("the heat map of latent {latent} on image '{key}'")
+                }
             };
             let pairs: Vec<String> = hits.iter().map(|hit| self.index.images[hit.image].pair.to_string()).collect();
-            let kept = if pairs.is_empty() { "it shows on no image".into() } else { format!("it keeps images {}", pairs.join(", ")) };
+            let kept = if pairs.is_empty() {
+                "it shows on no image".into()
+            } else {
+                format!("it keeps images {}", pairs.join(", "))
+            };
             return Err(InterpretError::NotInAtlas { what, reason: kept });
         };
         let shown = &self.index.images[hit.image];
@@ -164,7 +178,11 @@ impl Atlas {
         grid: [u32; 2],
     ) -> Result<Heatmap> {
         if pair >= source.pairs() {
-            return Err(InterpretError::option("image", pair, format!("a pair of the store, below {}", source.pairs())));
+            return Err(InterpretError::option(
+                "image",
+                pair,
+                format!("a pair of the store, below {}", source.pairs()),
+            ));
         }
         crate::coder::check_widths(coder, source.d_vision(), source.d_text())?;
         if coder.d_shared() != self.index.model.d_shared {
@@ -172,7 +190,11 @@ impl Atlas {
         }
         let cells = grid[0] as usize * grid[1] as usize;
         if cells != source.vision_len(pair) {
-            return Err(InterpretError::shape("the patch grid", format!("{cells} cells"), format!("{} patches", source.vision_len(pair))));
+            return Err(InterpretError::shape(
+                "the patch grid",
+                format!("{cells} cells"),
+                format!("{} patches", source.vision_len(pair)),
+            ));
         }
         let codes = coder.encode(&read_states(source, pair, Modality::Vision)?, Modality::Vision)?;
         let index = ImageIndex::new(&codes);

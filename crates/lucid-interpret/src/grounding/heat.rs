@@ -93,7 +93,8 @@ mod tests {
         let text = SparseCodes::from_slots(4, 1, &[0, 2, 3], &[1.0, 5.0, 1.0]);
         let asking = Asking { content: vec![0, 1], all: vec![0, 1, 2] };
         let at = |map| heat(map, &plan, &vision, &text, &asking);
-        assert_eq!(at(HeatMap::PlanMax), [0.75, 0.75]);
+        let max = at(HeatMap::PlanMax);
+        assert!(max.iter().all(|h| (h - 0.75).abs() < 1e-12), "{max:?}");
         let code = at(HeatMap::Code);
         assert!((code[0] - 0.4 * 0.6).abs() < 1e-12 && (code[1] - 0.4).abs() < 1e-12, "{code:?}");
         let concept = at(HeatMap::Concept);

@@ -180,7 +180,8 @@ impl GroundingTotal {
             let (Some(uniform), Some(centre), Some(oracle)) = controls else { continue };
             for (map, of_map) in &total.maps {
                 let Some(score) = of_map.score.finish() else { continue };
-                let controls = GroundingControls { uniform, centre, shuffled_caption: of_map.shuffled.finish(), oracle };
+                let controls =
+                    GroundingControls { uniform, centre, shuffled_caption: of_map.shuffled.finish(), oracle };
                 let grounding = Grounding {
                     score,
                     images: total.images,

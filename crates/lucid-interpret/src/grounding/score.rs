@@ -93,7 +93,15 @@ impl Target {
         let above = heat.iter().filter(|&&h| h > last).count();
         let tied = heat.iter().filter(|&&h| h == last).count();
         let part = (wanted - above) as f64 / tied as f64;
-        let chosen = |h: f64| if h > last { 1.0 } else if h == last { part } else { 0.0 };
+        let chosen = |h: f64| {
+            if h > last {
+                1.0
+            } else if h == last {
+                part
+            } else {
+                0.0
+            }
+        };
         let overlap: f64 = heat.iter().zip(&self.coverage).map(|(&h, share)| chosen(h) * share).sum();
         overlap / (wanted as f64 + self.area() - overlap)
     }
@@ -144,7 +152,7 @@ mod tests {
         // The edge of the box runs through the centre of cell (1, 2), which counts as inside.
         close(score.point_at1, 2.0 / 20.0);
         close(score.iou_at10, 0.15 / (2.0 + 1.5 - 0.15));
-        assert_eq!(target().score(&[0.0; 20]), score);
+        assert_eq!(target().score(&[0.0; 20]), target().score(&[1.0; 20]));
     }
 
     #[test]

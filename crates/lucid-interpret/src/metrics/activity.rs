@@ -80,7 +80,12 @@ mod tests {
     #[test]
     fn counts_by_hand() {
         let mut activity = Activity::new(2, 4);
-        activity.add(&SparseCodes::from_slots(2, 2, &[0, 2, 0, u32::MAX, 1, 2, 0, 2], &[1.0, 1.0, 2.0, 0.0, 1.0, 1.0, 1.0, 1.0]));
+        activity.add(&SparseCodes::from_slots(
+            2,
+            2,
+            &[0, 2, 0, u32::MAX, 1, 2, 0, 2],
+            &[1.0, 1.0, 2.0, 0.0, 1.0, 1.0, 1.0, 1.0],
+        ));
         let sparsity = activity.sparsity().unwrap();
         assert_eq!(sparsity.l0, Blocks { shared: 1.0, private: Some(0.75) });
         assert_eq!(sparsity.dead, Blocks { shared: 0, private: Some(1) });

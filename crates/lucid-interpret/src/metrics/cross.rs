@@ -16,7 +16,13 @@ pub(crate) fn target_of(direction: Direction) -> Modality {
 
 /// Σ over target tokens of ‖h − ĥ‖², ĥ the average of `decoded` under the plan, normalised per target token: rows of Π
 /// for T→V, columns for V→T (spec 4). A target token without mass averages evenly.
-pub(crate) fn barycentre_error(plan: &PairPlan, direction: Direction, decoded: &[f32], target: &[f32], d: usize) -> f64 {
+pub(crate) fn barycentre_error(
+    plan: &PairPlan,
+    direction: Direction,
+    decoded: &[f32],
+    target: &[f32],
+    d: usize,
+) -> f64 {
     let (targets, sources) = match direction {
         Direction::T2V => (plan.rows, plan.columns),
         Direction::V2T => (plan.columns, plan.rows),

@@ -35,7 +35,8 @@ pub(crate) fn pair_errors(
     codes: &SparseCodes,
     mean: &[f64],
 ) -> Result<PairErrors> {
-    let error = |block| Ok::<_, crate::InterpretError>(squared_distance(states, &coder.decode(codes, modality, block)?));
+    let error =
+        |block| Ok::<_, crate::InterpretError>(squared_distance(states, &coder.decode(codes, modality, block)?));
     let has_private = coder.latents() > coder.d_shared();
     Ok(PairErrors {
         spread: spread(states, mean),

@@ -98,7 +98,8 @@ mod tests {
         let mut sums = Correlations::new(2, 2);
         let mut codes = SparseCodes::new(2);
         z.iter().for_each(|&value| codes.push([(1, value)]));
-        let truth: Vec<Vec<(u32, f32)>> = y.iter().map(|&value| if value > 0.0 { vec![(0, value)] } else { Vec::new() }).collect();
+        let truth: Vec<Vec<(u32, f32)>> =
+            y.iter().map(|&value| if value > 0.0 { vec![(0, value)] } else { Vec::new() }).collect();
         sums.add(&codes, &truth);
         let mean = |a: &[f32]| a.iter().map(|&v| f64::from(v)).sum::<f64>() / 5.0;
         let (mz, my) = (mean(&z), mean(&y));

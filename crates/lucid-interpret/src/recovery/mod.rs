@@ -17,6 +17,7 @@
 pub mod assignment;
 pub mod correlation;
 pub mod scenes;
+pub mod synth;
 
 pub(crate) mod transport;
 pub mod truth;
@@ -52,13 +53,7 @@ impl RecoveryTotal {
         }
     }
 
-    pub(crate) fn add(
-        &mut self,
-        truth: &PairTruth,
-        vision: &SparseCodes,
-        text: &SparseCodes,
-        links: &[LinkScore],
-    ) {
+    pub(crate) fn add(&mut self, truth: &PairTruth, vision: &SparseCodes, text: &SparseCodes, links: &[LinkScore]) {
         self.vision.add(vision, &truth.patches);
         self.text.add(text, &truth.tokens);
         for score in links {
@@ -152,8 +147,11 @@ fn identity(concepts: &[ConceptRecovery], listed: &[usize]) -> Option<(f64, f64)
     for best in listed.iter().filter_map(|&c| concepts[c].text) {
         *in_text.entry(best.latent).or_default() += 1;
     }
-    let pairs: usize =
-        listed.iter().filter_map(|&c| concepts[c].vision).map(|best| in_text.get(&best.latent).copied().unwrap_or(0)).sum();
+    let pairs: usize = listed
+        .iter()
+        .filter_map(|&c| concepts[c].vision)
+        .map(|best| in_text.get(&best.latent).copied().unwrap_or(0))
+        .sum();
     // `pairs` counts every concept with itself too; those are the identical ones.
     Some((same as f64 / n as f64, (pairs - same) as f64 / (n * (n - 1)) as f64))
 }
@@ -168,7 +166,9 @@ fn mcc(correlations: &Correlations) -> Option<f64> {
     let columns = correlations.latents().max(concepts.len());
     let scores: Vec<f64> = concepts
         .iter()
-        .flat_map(|&c| (0..columns).map(move |l| if l < correlations.latents() { correlations.at(l, c).max(0.0) } else { 0.0 }))
+        .flat_map(|&c| {
+            (0..columns).map(move |l| if l < correlations.latents() { correlations.at(l, c).max(0.0) } else { 0.0 })
+        })
         .collect();
     let assigned = assign(concepts.len(), columns, |row, column| scores[row * columns + column]);
     let total: f64 = assigned.iter().enumerate().map(|(row, &column)| scores[row * columns + column]).sum();
@@ -176,13 +176,23 @@ fn mcc(correlations: &Correlations) -> Option<f64> {
 }
 
 /// The truth of a pair, checked against the shape of its activations.
-pub(crate) fn checked_truth(truth: &dyn TruthSource, pair: usize, key: &str, patches: usize, tokens: usize) -> Result<PairTruth> {
+pub(crate) fn checked_truth(
+    truth: &dyn TruthSource,
+    pair: usize,
+    key: &str,
+    patches: usize,
+    tokens: usize,
+) -> Result<PairTruth> {
     let known = truth.pair(pair)?;
     let fits = |name: &str, found: usize, expected: usize| {
         if found == expected {
             return Ok(());
         }
-        Err(InterpretError::shape(format!("the truth of pair '{key}'"), format!("{found} {name}"), format!("{expected} {name}")))
+        Err(InterpretError::shape(
+            format!("the truth of pair '{key}'"),
+            format!("{found} {name}"),
+            format!("{expected} {name}"),
+        ))
     };
     fits("patches", known.patches.len(), patches)?;
     fits("tokens", known.tokens.len(), tokens)?;

@@ -20,7 +20,8 @@ impl<'a> ScenesTruth<'a> {
     /// The truth of `source`, made from scenes of `seed` and `split`.
     #[must_use]
     pub fn new(source: &'a dyn AnnotatedSource, seed: u64, split: Split) -> Self {
-        let concept = |c: &lucid_data::scenes::Concept| TruthConcept { name: c.name.into(), kind: c.kind.name().into() };
+        let concept =
+            |c: &lucid_data::scenes::Concept| TruthConcept { name: c.name.into(), kind: c.kind.name().into() };
         Self { source, seed, split, concepts: concepts().iter().map(concept).collect() }
     }
 }
@@ -42,13 +43,19 @@ impl TruthSource for ScenesTruth<'_> {
         }
         if info.vision_grid != [grid as u32; 2] {
             let [rows, columns] = info.vision_grid;
-            return Err(InterpretError::shape("the patch grid", format!("{rows} × {columns}"), format!("{grid} × {grid}, the scene's")));
+            return Err(InterpretError::shape(
+                "the patch grid",
+                format!("{rows} × {columns}"),
+                format!("{grid} × {grid}, the scene's"),
+            ));
         }
         let tokens = self.source.text_tokens(pair, 0);
         let known = self.concepts.len();
         let mut truth = PairTruth {
             patches: (0..grid * grid)
-                .map(|patch| drawn.truth.patch_concepts(patch).into_iter().map(|(c, share)| (c.id as u32, share)).collect())
+                .map(|patch| {
+                    drawn.truth.patch_concepts(patch).into_iter().map(|(c, share)| (c.id as u32, share)).collect()
+                })
                 .collect(),
             tokens: vec![Vec::new(); tokens.kinds.len()],
             links: Vec::new(),

@@ -45,8 +45,8 @@ export interface Grounding extends GroundingScore {
   }
 }
 
-/** A number for each block. */
-export interface PerBlock<T> {
+/** A number for each block; models without private latents have none. */
+export interface Blocks<T> {
   shared: T
   private?: T
 }
@@ -65,9 +65,9 @@ export interface Quantiles {
 
 /** How sparse the codes of one modality are. */
 export interface Sparsity {
-  l0: PerBlock<number>
-  dead: PerBlock<number>
-  density: PerBlock<Quantiles>
+  l0: Blocks<number>
+  dead: Blocks<number>
+  density: Blocks<Quantiles>
 }
 
 /** Recovery of the concepts of one kind. */

@@ -21,13 +21,31 @@ export interface DoneEvent {
   readonly seconds: number
 }
 
-/** Losses of a step by their names in the method: `self_vision`, `cross_text`, `align_vision`, `ot`, `aux`, `total` … */
-export type Losses = Readonly<Record<string, number>>
+/** Names of the losses of the method. */
+export type LossName =
+  | 'self_vision'
+  | 'self_text'
+  | 'cross_vision'
+  | 'cross_text'
+  | 'align_vision'
+  | 'align_text'
+  | 'ot'
+  | 'aux'
+  | 'total'
+
+/** Losses of a step. */
+export type Losses = Readonly<Record<LossName, number>>
 
 /** A number for each modality. */
 export interface PerModality<T = number> {
   readonly vision: T
   readonly text: T
+}
+
+/** A number for each block of a code. */
+export interface PerBlock<T = number> {
+  readonly shared: T
+  readonly private: T
 }
 
 /** One optimiser step of training. A slow reader sees the newest one only. */
@@ -44,14 +62,29 @@ export interface StepEvent {
   /** R² of the self reconstruction of this batch. */
   readonly r2: PerModality
   readonly lr: number
+  /** Global norm of the gradient before clipping. */
+  readonly gradNorm: number
+  /** Mean number of active latents of a token. */
+  readonly l0: PerModality<PerBlock>
+  /** Latents dead for more than `deadAfterTokens` tokens. */
+  readonly dead: PerModality<PerBlock>
+  /** Patches and text tokens a second. */
   readonly tokensPerSecond: number
+  /** Seconds the step waited for its batch. */
+  readonly secondsData: number
+  /** Seconds of the whole step. */
+  readonly secondsStep: number
 }
 
 /** An evaluation in the middle of training. */
 export interface EvalEvent {
   readonly type: 'eval'
   readonly step: number
-  readonly [metric: string]: unknown
+  /** Which pairs: those of the validation store, or of the training store where there is none. */
+  readonly split: 'validation' | 'training'
+  readonly pairs: number
+  readonly r2: PerModality
+  readonly losses: Losses
 }
 
 /** A checkpoint is complete on disk. */

@@ -23,12 +23,16 @@ export interface ImportOptions {
   vision: ActivationInput
   /** Token states: [Σ T_t, d_t] with `textLengths`, or padded [pairs, T_max, d_t] with `textLengths`. */
   text: ActivationInput
-  /** Valid tokens of each pair. */
-  textLengths: LengthsInput
+  /** Valid tokens of each pair; needed, unless the safetensors file of `text` holds a tensor of that name. */
+  textLengths?: LengthsInput
   /** Patches of each pair, where they differ. */
   visionLengths?: LengthsInput
   /** Rows and columns of the patch grid; a square where the number of patches is one. */
   visionGrid?: readonly [rows: number, columns: number]
+  /** Width of a patch's state, where the shape of `vision` does not tell it. */
+  dVision?: number
+  /** Width of a token's state, where the shape of `text` does not tell it. */
+  dText?: number
   /** Name of each image. */
   images?: readonly string[]
   /** Caption of each image. */
@@ -37,6 +41,8 @@ export interface ImportOptions {
   out: string
   /** How activations are stored. Default `'f32'`. */
   precision?: 'f32' | 'f16' | 'bf16'
+  /** Pairs in a file of the store. Default 1024. */
+  pairsPerShard?: number
   /** Replace an existing store under `out`. Default false. */
   overwrite?: boolean
 }
@@ -48,10 +54,13 @@ export const importOptionNames = [
   'textLengths',
   'visionLengths',
   'visionGrid',
+  'dVision',
+  'dText',
   'images',
   'captions',
   'out',
   'precision',
+  'pairsPerShard',
   'overwrite',
 ] as const
 
@@ -100,12 +109,7 @@ function lengths(option: string, input: LengthsInput | undefined): unknown {
 export function importActivations(options: ImportOptions, control: Control = {}): Run<ActivationStore, WorkEvent> {
   return new Run(
     () => {
-      const checked = checkOptions('importActivations', options, importOptionNames, [
-        'vision',
-        'text',
-        'textLengths',
-        'out',
-      ])
+      const checked = checkOptions('importActivations', options, importOptionNames, ['vision', 'text', 'out'])
       const vision = source('vision', checked.vision)
       const text = source('text', checked.text)
       const json = toJson({

@@ -8,13 +8,14 @@
 import { type Config, configFields } from './config.js'
 import type { DeviceChoice } from './device.js'
 import { call, describe, LucidError, optionError } from './errors.js'
-import type { PerModality } from './events.js'
+import type { LossName, PerModality } from './events.js'
 import type { Block, Codes } from './model.js'
 import { native } from './native.js'
 import { checkOptions, toJson } from './options.js'
 
 export type { DeviceChoice } from './device.js'
 export { LucidError } from './errors.js'
+export type { LossName } from './events.js'
 export type { Block, Codes } from './model.js'
 
 /** Index of a slot that holds no latent. */
@@ -495,18 +496,6 @@ export function barycenter<A extends Floats>(options: BarycenterOptions<A>): Exa
     ),
   ) as Exact<A>
 }
-
-/** Names of the losses of a step. */
-export type LossName =
-  | 'self_vision'
-  | 'self_text'
-  | 'cross_vision'
-  | 'cross_text'
-  | 'align_vision'
-  | 'align_text'
-  | 'ot'
-  | 'aux'
-  | 'total'
 
 /** A config as it may come from a file, where infinity is written `'inf'`. */
 export type StepConfig = Partial<Omit<Config, 'maskPenalty'>> & { maskPenalty?: number | 'inf' }

@@ -8,7 +8,7 @@ use lucid_sae::{Config, Preset, TrainEvent, TrainObserver, TrainOptions};
 use napi::Result;
 use napi_derive::napi;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::device;
 use crate::error::Failure;
@@ -52,10 +52,7 @@ impl TrainObserver for Shared {
             TrainEvent::Step { .. } => Some("step"),
             TrainEvent::Eval { .. } | TrainEvent::Checkpoint { .. } | TrainEvent::Warning { .. } => None,
         };
-        let Ok(mut json) = serde_json::to_value(event) else { return };
-        if let (TrainEvent::Step { losses, .. }, Value::Object(fields)) = (event, &mut json) {
-            fields.insert("loss".into(), json!(losses.total));
-        }
+        let Ok(json) = serde_json::to_value(event) else { return };
         self.push(key, &json);
     }
 

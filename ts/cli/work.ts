@@ -60,11 +60,9 @@ function show(event: TrainEvent, output: Output): void {
       output.progress('train', event.step, event.steps, text)
       break
     }
-    case 'eval': {
-      const r2 = event.r2 as { vision: number; text: number } | undefined
-      output.note(`step ${event.step}: evaluation R² ${number(r2?.vision)} / ${number(r2?.text)}`)
+    case 'eval':
+      output.note(`step ${event.step}: ${event.split} R² ${number(event.r2.vision)} / ${number(event.r2.text)}`)
       break
-    }
     case 'checkpoint':
       output.note(`step ${event.step}: checkpoint ${event.path}`)
       break

@@ -1,4 +1,6 @@
-//! `metrics.jsonl`: one line of JSON for each step, evaluation, checkpoint and warning of a run.
+//! `metrics.jsonl`: one line of JSON for each step and evaluation of a run.
+//!
+//! Nothing else is logged, so that a resumed run writes the same lines as one that was never interrupted.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};

@@ -61,15 +61,18 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
         let config = &options.config;
         let params = Params::upload(backend, &start.params)?;
         let mut optimiser = Optimiser::new(backend, &params)?;
-        let alive = || DeadCounters::new(config.latents());
-        let mut dead = Sides { vision: alive(), text: alive() };
-        let mut done = 0;
-        if let Some((first, second, updates, counters, step)) = start.resumed {
-            optimiser.first = Params::upload(backend, &first)?;
-            optimiser.second = Params::upload(backend, &second)?;
-            optimiser.count = updates;
-            (dead, done) = (counters, step);
-        }
+        let (dead, done) = match start.resumed {
+            Some(resumed) => {
+                optimiser.first = Params::upload(backend, &resumed.first)?;
+                optimiser.second = Params::upload(backend, &resumed.second)?;
+                optimiser.count = resumed.updates;
+                (resumed.dead, resumed.done)
+            }
+            None => {
+                let alive = || DeadCounters::new(config.latents());
+                (Sides { vision: alive(), text: alive() }, 0)
+            }
+        };
         let order = DataOrder::new(config, source.pairs());
         if order.batch_pairs() < config.batch_pairs {
             let (pairs, asked) = (order.batch_pairs(), config.batch_pairs);
@@ -275,18 +278,22 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
     }
 
     /// The model, published in the run folder where there is one.
-    pub fn finish(mut self, options: &TrainOptions, started: Instant) -> Result<Model, SaeError> {
-        let params = self.params.read(self.backend)?;
+    pub fn finish(self, options: &TrainOptions, started: Instant) -> Result<Model, SaeError> {
+        let Self { backend, params, mut folder, normalisation, observer, done, optimiser, step, micros, .. } = self;
+        // Moments, gradients and activations are of no more use, and the model needs room.
+        drop((optimiser, step, micros));
+        let host = params.read(backend)?;
+        drop(params);
         let provenance = Provenance {
-            preset: self.preset.take(),
+            preset: self.preset,
             store: self.fingerprint,
             pairs: self.source.pairs(),
-            steps: self.done,
+            steps: done,
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        let normalisation = Arc::unwrap_or_clone(self.normalisation);
-        let model = Model::new(options.config.clone(), params, normalisation, self.variances, provenance)?;
-        let path = match &mut self.folder {
+        let normalisation = Arc::unwrap_or_clone(normalisation);
+        let model = Model::new(options.config.clone(), host, normalisation, self.variances, provenance)?;
+        let path = match &mut folder {
             Some(folder) => {
                 folder.finish(&model)?;
                 Some(folder.path.clone())
@@ -294,7 +301,7 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             None => None,
         };
         let seconds = started.elapsed().as_secs_f64();
-        self.observer.event(&TrainEvent::Done { step: self.done, seconds, path });
+        observer.event(&TrainEvent::Done { step: done, seconds, path });
         Ok(model)
     }
 }

@@ -1,5 +1,6 @@
 //! The folder of a run: who may write into it, where it stands, what it holds at the end.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,9 +46,7 @@ impl RunFolder {
     ) -> Result<(Self, Option<Checkpoint>), SaeError> {
         files.create_dir(path).map_err(|error| SaeError::io("create", path, error))?;
         let lock = RunLock::take(path)?;
-        let holds =
-            [checkpoint::FOLDER, METRICS, model_folder::CONFIG].into_iter().find(|name| path.join(name).exists());
-        if let Some(name) = holds.filter(|_| !resume) {
+        if let Some(name) = holds_run(path).filter(|_| !resume) {
             return Err(SaeError::Busy {
                 path: path.to_owned(),
                 reason: format!("already holds a run (it has {name})"),
@@ -139,4 +138,14 @@ fn same_run(path: &Path, state: &RunState, config: &Config, source: &dyn Activat
         }
     }
     Ok(())
+}
+
+/// What of a run `path` holds that must not be overwritten. A run that ended before its first step left nothing.
+fn holds_run(path: &Path) -> Option<&'static str> {
+    let logged = fs::metadata(path.join(METRICS)).is_ok_and(|metadata| metadata.len() > 0);
+    let saved = fs::read_dir(path.join(checkpoint::FOLDER)).is_ok_and(|mut entries| entries.next().is_some());
+    let model = path.join(model_folder::CONFIG).exists();
+    [(logged, METRICS), (saved, checkpoint::FOLDER), (model, model_folder::CONFIG)]
+        .into_iter()
+        .find_map(|(there, name)| there.then_some(name))
 }

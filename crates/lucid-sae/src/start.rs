@@ -21,8 +21,22 @@ pub(crate) struct Start {
     pub normalisation: Normalisation,
     /// Variances in normalised units.
     pub variances: Variances,
-    /// Moments, updates, counters and steps of a resumed run.
-    pub resumed: Option<(HostParams<f32>, HostParams<f32>, u64, Sides<DeadCounters>, usize)>,
+    /// The rest of a resumed run's state.
+    pub resumed: Option<Resumed>,
+}
+
+/// What a resumed run has besides parameters.
+pub(crate) struct Resumed {
+    /// First moments.
+    pub first: HostParams<f32>,
+    /// Second moments.
+    pub second: HostParams<f32>,
+    /// Updates made.
+    pub updates: u64,
+    /// Dead-latent counters.
+    pub dead: Sides<DeadCounters>,
+    /// Steps finished.
+    pub done: usize,
 }
 
 impl Start {
@@ -32,7 +46,13 @@ impl Start {
             params: c.params,
             normalisation: c.normalisation,
             variances: c.state.variances,
-            resumed: Some((c.first, c.second, c.updates, c.dead, c.state.step)),
+            resumed: Some(Resumed {
+                first: c.first,
+                second: c.second,
+                updates: c.updates,
+                dead: c.dead,
+                done: c.state.step,
+            }),
         }
     }
 

@@ -95,8 +95,10 @@ fn a_nan_in_the_store_is_named_by_its_pair_and_what_was_learnt_is_kept() {
     assert_eq!(error.code(), "E_NON_FINITE");
     assert!(checkpoint.as_ref().unwrap().join("MANIFEST.json").exists());
 
-    // The paired start reads every pair first, and finds it there.
-    let error = train(&store, None, &in_memory(tiny()), &Unobserved).unwrap_err();
+    // The paired start reads every pair first, and finds it there. Nothing was learnt, so the folder is free again.
+    let options = TrainOptions { out: Some(folder.path().join("paired")), ..in_memory(tiny()) };
+    let error = train(&store, None, &options, &Unobserved).unwrap_err();
+    train(&store.inner, None, &options, &Unobserved).unwrap();
     assert!(matches!(&error, SaeError::NonFinite { pair, step: 0, .. } if pair == "pair-7"), "{error}");
 }
 

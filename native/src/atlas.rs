@@ -71,7 +71,11 @@ impl NativeAtlas {
             let of: HeatmapOf = serde_json::from_str(&of)?;
             let store = StoreReader::open(store.as_ref())?;
             let pair = pair as usize;
-            let grid = if pair < lucid_data::store::ActivationSource::pairs(&store) { store.info(pair).vision_grid } else { [0, 0] };
+            let grid = if pair < lucid_data::store::ActivationSource::pairs(&store) {
+                store.info(pair).vision_grid
+            } else {
+                [0, 0]
+            };
             Ok(self.atlas.compute_heatmap(&*model.model, &store, &of, pair, grid)?)
         };
         Ok(compute()?.into())

@@ -82,7 +82,9 @@ fn ask(library: &Library) -> Cuda {
         match init(0) {
             0 => {}
             NO_DEVICE => return Cuda::NoDevice { reason: "the NVIDIA driver sees no device".into() },
-            STUB_LIBRARY => return Cuda::Stub { reason: "the libcuda found is the toolkit's stub, not a driver".into() },
+            STUB_LIBRARY => {
+                return Cuda::Stub { reason: "the libcuda found is the toolkit's stub, not a driver".into() };
+            }
             status => return Cuda::Stub { reason: format!("the NVIDIA driver does not start (cuInit gave {status})") },
         }
         let mut devices: c_int = 0;

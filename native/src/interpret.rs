@@ -29,8 +29,8 @@ const COMMON_WORDS: usize = 400;
 
 /// Words too common in any language to be a concept of an image.
 const STOP_WORDS: &[&str] = &[
-    "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "have", "in", "into", "is", "it", "its", "of",
-    "on", "or", "some", "that", "the", "their", "there", "this", "to", "with",
+    "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "have", "in", "into", "is", "it", "its",
+    "of", "on", "or", "some", "that", "the", "their", "there", "this", "to", "with",
 ];
 
 /// A concept of the library.
@@ -160,7 +160,8 @@ fn concept_states(
             }
             Err(error) => return Err(error.into()),
         };
-        let kept: Vec<usize> = (0..encoded.kinds.len()).filter(|&t| keep_eos || encoded.kinds[t] == KIND_CONTENT).collect();
+        let kept: Vec<usize> =
+            (0..encoded.kinds.len()).filter(|&t| keep_eos || encoded.kinds[t] == KIND_CONTENT).collect();
         if kept.is_empty() {
             shared.warning("W_CONCEPT", &format!("the concept {name:?} has no token and is left out"));
             continue;

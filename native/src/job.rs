@@ -187,7 +187,8 @@ where
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text =
+        panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a panic without a message".into())
 }
 
@@ -196,7 +197,8 @@ impl NativeJob {
     /// The next event as JSON, or null once the job has ended and every event was read.
     #[napi(catch_unwind, ts_return_type = "Promise<string | null>")]
     pub fn next_event<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let (deferred, promise) = env.create_deferred::<Option<String>, Box<dyn FnOnce(Env) -> Result<Option<String>>>>()?;
+        let (deferred, promise) =
+            env.create_deferred::<Option<String>, Box<dyn FnOnce(Env) -> Result<Option<String>>>>()?;
         let mut state = self.shared.lock();
         if let Some(event) = state.events.pop_front() {
             drop(state);

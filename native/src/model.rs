@@ -113,7 +113,13 @@ impl NativeModel {
 
     /// Reconstructions in raw units.
     #[napi(catch_unwind)]
-    pub fn decode(&self, indices: &[u32], values: &[f32], modality_name: String, block_name: String) -> Result<Float32Array> {
+    pub fn decode(
+        &self,
+        indices: &[u32],
+        values: &[f32],
+        modality_name: String,
+        block_name: String,
+    ) -> Result<Float32Array> {
         let codes = self.codes(indices, values)?;
         let out = self.model.decode(&codes, modality(&modality_name)?, block(&block_name)?).map_err(Failure::from)?;
         Ok(out.into())

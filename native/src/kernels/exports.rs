@@ -15,7 +15,7 @@ fn options(json: &str) -> std::result::Result<KernelOptions, Failure> {
 /// Defines one set of exports: the backend, JavaScript's array class, and the names.
 macro_rules! exports {
     (
-        $backend:expr, $real:ty, $Array:ty,
+        $backend:expr, $real:ident, $Array:ident,
         $codes:ident, $plan:ident, $step_result:ident, $update:ident,
         $encode:ident, $decode:ident, $cosine:ident, $sinkhorn:ident, $gcmt:ident, $barycenter:ident, $step:ident, $adamw:ident
     ) => {
@@ -104,8 +104,8 @@ macro_rules! exports {
             b_dec: &[$real],
         ) -> Result<$codes> {
             let weights = Weights { w_enc, b_enc, w_dec: &[], b_dec };
-            let (indices, values) = operations::encode_topk(&$backend, &options(&json)?, activations, &weights)
-                .map_err(Failure::from)?;
+            let (indices, values) =
+                operations::encode_topk(&$backend, &options(&json)?, activations, &weights).map_err(Failure::from)?;
             Ok($codes { indices: indices.into(), values: values.into() })
         }
 
@@ -243,12 +243,36 @@ macro_rules! exports {
 }
 
 exports!(
-    lucid_sae::device::cpu().map_err(crate::error::Failure::from)?, f32, Float32Array,
-    NativeCodesF32, NativePlanF32, NativeStepF32, NativeUpdateF32,
-    encode_topk_f32, decode_f32, cosine_cost_f32, sinkhorn_f32, gcmt_f32, barycenter_f32, step_f32, adamw_f32
+    lucid_sae::device::cpu().map_err(crate::error::Failure::from)?,
+    f32,
+    Float32Array,
+    NativeCodesF32,
+    NativePlanF32,
+    NativeStepF32,
+    NativeUpdateF32,
+    encode_topk_f32,
+    decode_f32,
+    cosine_cost_f32,
+    sinkhorn_f32,
+    gcmt_f32,
+    barycenter_f32,
+    step_f32,
+    adamw_f32
 );
 exports!(
-    lucid_kernels::Scalar::<f64>::new(), f64, Float64Array,
-    NativeCodesF64, NativePlanF64, NativeStepF64, NativeUpdateF64,
-    encode_topk_f64, decode_f64, cosine_cost_f64, sinkhorn_f64, gcmt_f64, barycenter_f64, step_f64, adamw_f64
+    lucid_kernels::Scalar::<f64>::new(),
+    f64,
+    Float64Array,
+    NativeCodesF64,
+    NativePlanF64,
+    NativeStepF64,
+    NativeUpdateF64,
+    encode_topk_f64,
+    decode_f64,
+    cosine_cost_f64,
+    sinkhorn_f64,
+    gcmt_f64,
+    barycenter_f64,
+    step_f64,
+    adamw_f64
 );

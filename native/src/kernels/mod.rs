@@ -102,7 +102,7 @@ fn upload_codes<B: Backend>(
         let mut row: Vec<(u32, B::Real)> = row_indices.iter().copied().zip(row_values.iter().copied()).collect();
         row.sort_by(|a, b| {
             let part = |index: u32| (index == UNUSED, index as usize >= shape.d_shared);
-            let by_value = b.1.to_f64().total_cmp(&a.1.to_f64());
+            let by_value = b.1.widen().total_cmp(&a.1.widen());
             part(a.0).cmp(&part(b.0)).then(by_value).then(a.0.cmp(&b.0))
         });
         for (index, value) in row {

@@ -156,7 +156,7 @@ fn marginal<B: Backend>(
         return Ok(uniform);
     };
     expect_len(option, given.len(), segments.total())?;
-    if let Some(bad) = given.iter().find(|mass| !(mass.to_f64() > 0.0 && mass.to_f64().is_finite())) {
+    if let Some(bad) = given.iter().find(|mass| !(mass.widen() > 0.0 && mass.widen().is_finite())) {
         return Err(KernelError::Option { option, found: bad.to_string(), expected: "positive masses".into() });
     }
     backend.upload(given)
@@ -169,7 +169,7 @@ fn mask<B: Backend>(
 ) -> Result<Option<B::Buffer<B::Real>>, KernelError> {
     let Some(given) = given else { return Ok(None) };
     expect_len("mask", given.len(), pairs.cells.total())?;
-    if let Some(bad) = given.iter().find(|value| !(0.0..=1.0).contains(&value.to_f64())) {
+    if let Some(bad) = given.iter().find(|value| !(0.0..=1.0).contains(&value.widen())) {
         return Err(KernelError::shape("a mask value", bad, "in [0, 1]"));
     }
     backend.upload(given).map(Some)

@@ -88,16 +88,7 @@ pub fn params<R: lucid_kernels::Real>(arrays: Vec<Vec<R>>, latents: usize) -> Re
 /// The eight arrays of parameters.
 pub fn arrays<R>(params: HostParams<R>) -> Vec<Vec<R>> {
     let (vision, text) = (params.vision, params.text);
-    vec![
-        vision.w_enc,
-        vision.b_enc,
-        vision.w_dec,
-        vision.b_dec,
-        text.w_enc,
-        text.b_enc,
-        text.w_dec,
-        text.b_dec,
-    ]
+    vec![vision.w_enc, vision.b_enc, vision.w_dec, vision.b_dec, text.w_enc, text.b_enc, text.w_dec, text.b_dec]
 }
 
 /// Losses and gradients of one batch.

@@ -267,8 +267,12 @@ impl Rows {
         let sum: usize = lengths.iter().sum();
         let starts = match padded {
             None if sum == rows => lengths.iter().scan(0, |at, &n| Some(std::mem::replace(at, *at + n))).collect(),
-            // A flat or two-dimensional array can still be padded, if every pair has the same number of rows.
-            None if rows.is_multiple_of(pairs) && lengths.iter().all(|&n| n <= rows / pairs) => {
+            // A flat array of told width can also be padded; a two-dimensional one is ragged by its shape.
+            None if array.shape().len() < 2
+                && d.is_some()
+                && rows.is_multiple_of(pairs)
+                && lengths.iter().all(|&n| n <= rows / pairs) =>
+            {
                 (0..pairs).map(|i| i * (rows / pairs)).collect()
             }
             None => {

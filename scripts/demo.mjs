@@ -2,4 +2,6 @@
 import { run, setup } from './lib/setup.mjs'
 
 await setup()
-process.exitCode = await run(process.execPath, ['bin/lucid-sae.js', 'demo', ...process.argv.slice(2)], { stdio: 'inherit' })
+process.exitCode = await run(process.execPath, ['bin/lucid-sae.js', 'demo', ...process.argv.slice(2)], {
+  stdio: 'inherit',
+})

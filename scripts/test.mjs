@@ -51,7 +51,10 @@ async function jestTests() {
   const folder = mkdtempSync(join(tmpdir(), 'lucid-jest-'))
   const output = join(folder, 'results.json')
   const jestEnv = { ...process.env, ...(chromium ? { CHROMIUM_PATH: chromium } : {}) }
-  const code = await run('npx', ['jest', '--json', `--outputFile=${output}`], { env: jestEnv, stdio: ['ignore', 'ignore', 2] })
+  const code = await run('npx', ['jest', '--json', `--outputFile=${output}`], {
+    env: jestEnv,
+    stdio: ['ignore', 'ignore', 2],
+  })
   try {
     const results = JSON.parse(readFileSync(output, 'utf8'))
     count.passed += results.numPassedTests

@@ -4,7 +4,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { dirname, join, relative } from 'node:path'
+import { basename, dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
@@ -34,11 +34,15 @@ async function mustRun(what, command, args, options) {
 export function cargoEnvironment() {
   const rustc = spawnSync('rustc', ['-vV'], { encoding: 'utf8' })
   if (rustc.error || rustc.status !== 0) {
-    fail('Rust is missing: install it from https://rustup.rs (any stable from 1.88 on), open a new shell, and run this again.')
+    fail(
+      'Rust is missing: install it from https://rustup.rs (any stable from 1.88 on), open a new shell, and run this again.',
+    )
   }
   const release = /^release: (\d+)\.(\d+)/m.exec(rustc.stdout)
   if (release && Number(release[1]) === 1 && Number(release[2]) < 88) {
-    fail(`Rust ${release[1]}.${release[2]} is too old: run 'rustup update stable' (1.88 or newer is needed) and try again.`)
+    fail(
+      `Rust ${release[1]}.${release[2]} is too old: run 'rustup update stable' (1.88 or newer is needed) and try again.`,
+    )
   }
   const host = /^host: (.+)$/m.exec(rustc.stdout)?.[1]
   return { ...process.env, CARGO_BUILD_TARGET: process.env.CARGO_BUILD_TARGET ?? host }
@@ -77,10 +81,18 @@ function fingerprint(paths) {
   return hash.digest('hex')
 }
 
+/** Whether a file is there; the name may begin with `*`, as the addon's holds the platform. */
+function matches(output) {
+  const folder = join(root, dirname(output))
+  const name = basename(output)
+  if (!name.startsWith('*')) return existsSync(join(root, output))
+  return existsSync(folder) && readdirSync(folder).some((entry) => entry.endsWith(name.slice(1)))
+}
+
 async function unlessFresh(name, inputs, outputs, work) {
   const stamp = join(stamps, name)
   const before = fingerprint(inputs)
-  const present = outputs.every((output) => existsSync(join(root, output)))
+  const present = outputs.every((output) => matches(output))
   if (present && existsSync(stamp) && readFileSync(stamp, 'utf8') === before) return
   await work()
   mkdirSync(stamps, { recursive: true })
@@ -88,7 +100,9 @@ async function unlessFresh(name, inputs, outputs, work) {
 }
 
 function say(line) {
-  process.stderr.write(`\x1b[1m${line}\x1b[0m\n`.replace(/\x1b\[\d+m/g, process.stderr.isTTY && !process.env.NO_COLOR ? '$&' : ''))
+  process.stderr.write(
+    `\x1b[1m${line}\x1b[0m\n`.replace(/\x1b\[\d+m/g, process.stderr.isTTY && !process.env.NO_COLOR ? '$&' : ''),
+  )
 }
 
 async function nodePackages() {
@@ -101,10 +115,11 @@ async function nodePackages() {
 
 async function addon(env) {
   const inputs = ['Cargo.toml', 'Cargo.lock', 'crates', 'native/Cargo.toml', 'native/build.rs', 'native/src']
-  await unlessFresh('addon', inputs, ['native/index.cjs', 'native/index.d.cts'], async () => {
+  await unlessFresh('addon', inputs, ['native/*.node', 'native/index.cjs', 'native/index.d.cts'], async () => {
     say('[setup] native addon, release build (the first one takes several minutes) …')
-    const args = ['napi', 'build', '--platform', '--release', '--manifest-path', 'native/Cargo.toml']
-    args.push('--output-dir', 'native', '--js', 'index.cjs', '--dts', 'index.d.cts', '--no-const-enum', '--', '--locked')
+    const build = ['napi', 'build', '--platform', '--release', '--manifest-path', 'native/Cargo.toml']
+    const files = ['--output-dir', 'native', '--js', 'index.cjs', '--dts', 'index.d.cts', '--no-const-enum']
+    const args = [...build, ...files, '--', '--locked']
     await mustRun('Building the native addon', 'npx', args, { env })
   })
 }
@@ -114,7 +129,14 @@ async function typescript() {
   await unlessFresh('typescript', inputs, ['dist/index.js', 'dist/report/page/index.html'], async () => {
     say('[setup] TypeScript and the report page …')
     await mustRun('Compiling TypeScript', 'npx', ['tsc', '-p', 'tsconfig.build.json'])
-    await mustRun('Building the report page', 'npx', ['vite', 'build', '--config', 'vite.config.ts', '--logLevel', 'warn'])
+    await mustRun('Building the report page', 'npx', [
+      'vite',
+      'build',
+      '--config',
+      'vite.config.ts',
+      '--logLevel',
+      'warn',
+    ])
   })
 }
 

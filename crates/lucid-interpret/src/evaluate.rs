@@ -1,7 +1,5 @@
 //! Evaluates a model on pairs: one pass for the means, one for everything else.
 
-use std::collections::BTreeMap;
-
 use lucid_data::progress::Observer;
 use lucid_data::store::AnnotatedSource;
 use lucid_kernels::{Direction, Modality};
@@ -10,21 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::coder::{Coder, PairPlan, SparseCodes, check_widths};
 use crate::error::{InterpretError, Result};
-use crate::evaluation::{Evaluation, MaxFrequency, PerDirection, PerModality, Tokens};
+use crate::evaluation::{Evaluation, Tokens};
+use crate::evaluation_totals::Totals;
 use crate::grounding::heat::HeatMap;
 use crate::grounding::queries::{TargetMode, has_boxes};
-use crate::grounding::{GroundingTotal, Matched, PairGrounding, ground_pair};
-use crate::metrics::activity::Activity;
-use crate::metrics::cross::{Coded, CrossErrors, PairCross, pair_cross};
+use crate::grounding::{Matched, PairGrounding, ground_pair};
+use crate::metrics::cross::{Coded, PairCross, pair_cross};
 use crate::metrics::means::{Means, sums_of};
-use crate::metrics::reconstruction::{Errors, PairErrors, pair_errors};
+use crate::metrics::reconstruction::{PairErrors, pair_errors};
 use crate::pairs::{read_states, wrong_captions};
+use crate::recovery::checked_truth;
 use crate::recovery::transport::{LinkScore, link_scores};
 use crate::recovery::truth::{PairTruth, TruthSource};
-use crate::recovery::{RecoveryTotal, checked_truth};
-
-/// Version of [`Evaluation`].
-const FORMAT: u32 = 1;
 
 /// What to evaluate, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,28 +73,28 @@ impl EvaluateOptions {
 }
 
 /// What one pair adds to the sums.
-struct PairResult {
-    vision: SparseCodes,
-    text: SparseCodes,
-    vision_errors: PairErrors,
-    text_errors: PairErrors,
-    t2v: PairCross,
-    v2t: PairCross,
-    grounding: PairGrounding,
-    truth: Option<(PairTruth, Vec<LinkScore>)>,
+pub(crate) struct PairResult {
+    pub(crate) vision: SparseCodes,
+    pub(crate) text: SparseCodes,
+    pub(crate) vision_errors: PairErrors,
+    pub(crate) text_errors: PairErrors,
+    pub(crate) t2v: PairCross,
+    pub(crate) v2t: PairCross,
+    pub(crate) grounding: PairGrounding,
+    pub(crate) truth: Option<(PairTruth, Vec<LinkScore>)>,
 }
 
 /// What all pairs are measured with.
-struct Measure<'a> {
-    coder: &'a dyn Coder,
+pub(crate) struct Measure<'a> {
+    pub(crate) coder: &'a dyn Coder,
     source: &'a dyn AnnotatedSource,
     truth: Option<&'a dyn TruthSource>,
-    wrong: Option<Vec<usize>>,
+    pub(crate) wrong: Option<Vec<usize>>,
     mean_vision: Vec<f64>,
     mean_text: Vec<f64>,
-    targets: Vec<TargetMode>,
+    pub(crate) targets: Vec<TargetMode>,
     heatmaps: Vec<HeatMap>,
-    grounding: bool,
+    pub(crate) grounding: bool,
 }
 
 impl Measure<'_> {
@@ -269,138 +264,4 @@ fn means(source: &dyn AnnotatedSource, batch_pairs: usize, observer: &dyn Observ
         }
     }
     Ok((vision, text))
-}
-
-/// Sums over all pairs.
-struct Totals {
-    pairs: u64,
-    vision_errors: Errors,
-    text_errors: Errors,
-    t2v: CrossErrors,
-    v2t: CrossErrors,
-    vision_activity: Activity,
-    text_activity: Activity,
-    grounding: GroundingTotal,
-    recovery: Option<RecoveryTotal>,
-}
-
-impl Totals {
-    fn new(coder: &dyn Coder, truth: Option<&dyn TruthSource>) -> Self {
-        let activity = Activity::new(coder.d_shared(), coder.latents());
-        Self {
-            pairs: 0,
-            vision_errors: Errors::default(),
-            text_errors: Errors::default(),
-            t2v: CrossErrors::default(),
-            v2t: CrossErrors::default(),
-            vision_activity: activity.clone(),
-            text_activity: activity,
-            grounding: GroundingTotal::default(),
-            recovery: truth.map(|truth| RecoveryTotal::new(truth, coder)),
-        }
-    }
-
-    fn add(&mut self, pair: PairResult) {
-        self.pairs += 1;
-        self.vision_errors.add(&pair.vision_errors);
-        self.text_errors.add(&pair.text_errors);
-        self.t2v.add(&pair.t2v);
-        self.v2t.add(&pair.v2t);
-        self.vision_activity.add(&pair.vision);
-        self.text_activity.add(&pair.text);
-        self.grounding.add(&pair.grounding);
-        if let (Some(recovery), Some((truth, links))) = (&mut self.recovery, &pair.truth) {
-            recovery.add(truth, &pair.vision, &pair.text, links);
-        }
-    }
-
-    fn finish(&self, measure: &Measure, options: &EvaluateOptions, tokens: Tokens) -> Evaluation {
-        let mut skipped = BTreeMap::new();
-        let mut skip = |path: &str, reason: &str| {
-            skipped.insert(path.to_owned(), reason.to_owned());
-        };
-        let has_private = measure.coder.latents() > measure.coder.d_shared();
-        let (mut r2, mut fvu) = (PerModality { vision: None, text: None }, PerModality { vision: None, text: None });
-        let mut cross = PerDirection { t2v: None, v2t: None };
-        let shuffled = measure.wrong.is_some();
-        for modality in Modality::ALL {
-            let name = modality.name();
-            let (errors, cross_errors, direction) = match modality {
-                Modality::Vision => (&self.vision_errors, &self.t2v, "t2v"),
-                Modality::Text => (&self.text_errors, &self.v2t, "v2t"),
-            };
-            let Some((of_r2, of_fvu)) = errors.finish(has_private) else {
-                let reason = format!("the {name} activations do not vary");
-                for path in [
-                    format!("r2.{name}"),
-                    format!("fvu.{name}"),
-                    format!("cross.{direction}"),
-                    format!("deltaLeak.{direction}"),
-                ] {
-                    skip(&path, &reason);
-                }
-                continue;
-            };
-            if !has_private {
-                for metric in ["r2", "fvu"] {
-                    skip(&format!("{metric}.{name}.private"), "the model has no private latents");
-                }
-            }
-            if !shuffled {
-                skip(&format!("cross.{direction}.controls.shuffledCaption"), "one pair has no other caption");
-            }
-            let of_cross = cross_errors.finish(errors.spread(), shuffled);
-            match modality {
-                Modality::Vision => (r2.vision, fvu.vision, cross.t2v) = (Some(of_r2), Some(of_fvu), Some(of_cross)),
-                Modality::Text => (r2.text, fvu.text, cross.v2t) = (Some(of_r2), Some(of_fvu), Some(of_cross)),
-            }
-        }
-        let leak = |cross: &Option<crate::evaluation::Cross>| cross.as_ref().map(|c| c.joint - c.shared);
-        let delta_leak = PerDirection { t2v: leak(&cross.t2v), v2t: leak(&cross.v2t) };
-        let sparsity = PerModality { vision: self.vision_activity.sparsity(), text: self.text_activity.sparsity() };
-        let maxfreq = match (self.text_activity.maxfreq(), self.vision_activity.maxfreq()) {
-            (Some(t2i), Some(i2t)) => Some(MaxFrequency { t2i, i2t }),
-            _ => None,
-        };
-        if maxfreq.is_none() {
-            skip("maxfreq", "the model has no shared latents");
-            skip("sparsity", "the model has no shared latents");
-        }
-        if !measure.grounding {
-            skip(
-                "grounding",
-                if options.boxes { "no pair has a box and the size of its image" } else { "boxes is off" },
-            );
-        } else {
-            for mode in measure.targets.iter().filter(|&&mode| !self.grounding.has(mode)) {
-                let reason = match mode {
-                    TargetMode::Phrase => "no box belongs to a phrase of a caption",
-                    _ => "no caption names the category of a box",
-                };
-                skip(&format!("grounding.*.{}", mode.name()), reason);
-            }
-            if !shuffled {
-                skip("grounding.*.*.controls.shuffledCaption", "one pair has no other caption");
-            }
-        }
-        let truth = self.recovery.as_ref().map(|recovery| recovery.finish(&mut skipped));
-        if truth.is_none() {
-            skipped.insert("truth".into(), "the truth of these pairs is not known".into());
-        }
-        Evaluation {
-            format: FORMAT,
-            pairs: self.pairs,
-            tokens,
-            seed: options.seed,
-            r2,
-            fvu,
-            cross,
-            delta_leak,
-            grounding: self.grounding.finish(),
-            maxfreq,
-            sparsity,
-            truth,
-            skipped,
-        }
-    }
 }

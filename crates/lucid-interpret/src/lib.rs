@@ -13,6 +13,7 @@ pub mod coder;
 mod error;
 mod evaluate;
 pub mod evaluation;
+mod evaluation_totals;
 mod exact_sum;
 pub mod grounding;
 mod interpret;

@@ -68,14 +68,21 @@ pub(crate) struct Coded<'a> {
 }
 
 impl Coded<'_> {
-    fn error(&self, coder: &dyn Coder, direction: Direction, block: Block, plan: &PairPlan) -> Result<f64> {
-        let target = target_of(direction);
-        let (source, states) = match direction {
-            Direction::T2V => (self.text, self.vision_states),
-            Direction::V2T => (self.vision, self.text_states),
+    /// The source's codes in the target's space.
+    fn decoded(&self, coder: &dyn Coder, direction: Direction, block: Block) -> Result<Vec<f32>> {
+        let source = match direction {
+            Direction::T2V => self.text,
+            Direction::V2T => self.vision,
         };
-        let decoded = coder.decode(source, target, block)?;
-        Ok(barycentre_error(plan, direction, &decoded, states, coder.width(target)))
+        coder.decode(source, target_of(direction), block)
+    }
+
+    fn error(&self, coder: &dyn Coder, direction: Direction, decoded: &[f32], plan: &PairPlan) -> f64 {
+        let states = match direction {
+            Direction::T2V => self.vision_states,
+            Direction::V2T => self.text_states,
+        };
+        barycentre_error(plan, direction, decoded, states, coder.width(target_of(direction)))
     }
 }
 
@@ -86,12 +93,22 @@ pub(crate) fn pair_cross(
     right: &Coded,
     wrong: Option<&Coded>,
 ) -> Result<PairCross> {
+    let shared = right.decoded(coder, direction, Block::Shared)?;
+    let joint = right.decoded(coder, direction, Block::Joint)?;
     let uniform = PairPlan::uniform(right.plan.rows, right.plan.columns);
+    let shuffled = match (wrong, direction) {
+        (None, _) => None,
+        // The image's codes are the source, and the same as on the right side.
+        (Some(wrong), Direction::V2T) => Some(wrong.error(coder, direction, &shared, wrong.plan)),
+        (Some(wrong), Direction::T2V) => {
+            Some(wrong.error(coder, direction, &wrong.decoded(coder, direction, Block::Shared)?, wrong.plan))
+        }
+    };
     Ok(PairCross {
-        shared: right.error(coder, direction, Block::Shared, right.plan)?,
-        joint: right.error(coder, direction, Block::Joint, right.plan)?,
-        uniform: right.error(coder, direction, Block::Shared, &uniform)?,
-        shuffled: wrong.map(|w| w.error(coder, direction, Block::Shared, w.plan)).transpose()?,
+        shared: right.error(coder, direction, &shared, right.plan),
+        joint: right.error(coder, direction, &joint, right.plan),
+        uniform: right.error(coder, direction, &shared, &uniform),
+        shuffled,
     })
 }
 

@@ -100,9 +100,8 @@ async function unlessFresh(name, inputs, outputs, work) {
 }
 
 function say(line) {
-  process.stderr.write(
-    `\x1b[1m${line}\x1b[0m\n`.replace(/\x1b\[\d+m/g, process.stderr.isTTY && !process.env.NO_COLOR ? '$&' : ''),
-  )
+  const bold = process.stderr.isTTY && !process.env.NO_COLOR
+  process.stderr.write(bold ? `\x1b[1m${line}\x1b[0m\n` : `${line}\n`)
 }
 
 async function nodePackages() {

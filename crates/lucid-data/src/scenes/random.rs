@@ -27,6 +27,7 @@ impl Stream {
     }
 
     /// The next 64 bits.
+    #[expect(clippy::should_implement_trait, reason = "a stream of random words never ends")]
     pub fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GOLDEN);
         mix(self.state)

@@ -15,9 +15,11 @@ const READY: &str = "LUCID_TRAIN_READY";
 fn start_again() -> Result<(), Box<dyn std::error::Error>> {
     let mut command = std::process::Command::new(std::env::current_exe()?);
     command.args(std::env::args_os().skip(1)).env(READY, "1").env("RAYON_NUM_THREADS", "1");
-    for (name, value) in
-        [("MALLOC_MMAP_THRESHOLD_", "1073741824"), ("MALLOC_TRIM_THRESHOLD_", "4294967296"), ("MALLOC_TOP_PAD_", "268435456")]
-    {
+    for (name, value) in [
+        ("MALLOC_MMAP_THRESHOLD_", "1073741824"),
+        ("MALLOC_TRIM_THRESHOLD_", "4294967296"),
+        ("MALLOC_TOP_PAD_", "268435456"),
+    ] {
         command.env(name, value);
     }
     let status = command.status()?;

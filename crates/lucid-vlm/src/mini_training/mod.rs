@@ -4,6 +4,7 @@
 //! [`crate::siglip`], [`loss`] is the sigmoid loss with the auxiliary bag of words, [`optimiser`] AdamW and Muon, [`run`] the
 //! resumable loop, [`examine`] what the result knows, and [`export`] its files in Hugging Face's layout.
 
+mod backbone_examinee;
 pub mod batches;
 pub mod examine;
 pub mod export;

@@ -131,7 +131,7 @@ pub fn mini() -> Recipe {
         seed: 1,
         learning_rate: 2e-3,
         warmup: 100,
-        decay: 1000,
+        decay: 400,
         weight_decay: 0.02,
         muon: true,
         clip: 1.0,
@@ -140,13 +140,13 @@ pub fn mini() -> Recipe {
         logit_bias: -5.0,
         stages: vec![
             stage("single objects, easy", 400, vec![singles(Level::Easy, 128)]),
-            stage("single objects, mixed", 800, vec![singles(Level::Easy, 32), singles(Level::Full, 96)]),
+            stage("single objects, mixed", 700, vec![singles(Level::Easy, 32), singles(Level::Full, 96)]),
             stage(
                 "scenes, half the patches",
-                1000,
+                550,
                 vec![singles(Level::Full, 16), scenes(Wording::Optional, 8, 48, 98)],
             ),
-            stage("scenes", 600, vec![singles(Level::Full, 16), scenes(Wording::Optional, 8, 48, 196)]),
+            stage("scenes", 180, vec![singles(Level::Full, 16), scenes(Wording::Optional, 8, 48, 196)]),
         ],
     }
 }

@@ -28,6 +28,7 @@ pub mod order;
 mod paired;
 pub mod params;
 mod prefetch;
+pub mod preset;
 pub mod rng;
 mod run;
 mod run_folder;

@@ -2,6 +2,21 @@
 
 use rayon::prelude::*;
 
+/// ⟨a, b⟩ in sixteen partial sums, which the compiler turns into vectors; their order is fixed.
+#[must_use]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0.0_f32; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
 /// Row-major Gram products over pooled pairs: `XᵀX` \[dₓ × dₓ\] and `XᵀY` \[dₓ × d_y\].
 #[derive(Clone, Debug)]
 pub struct Products {
@@ -125,6 +140,16 @@ mod tests {
                     prop_assert!((left - right).abs() <= 1e-9 * (1.0 + trace), "{left} {right}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn dot_counts_every_element_once() {
+        for n in 0..40 {
+            let ones = vec![1.0; n];
+            let numbers: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+            // Sums of small integers are exact.
+            assert_eq!(dot(&ones, &numbers), (n * (n + 1) / 2) as f32);
         }
     }
 

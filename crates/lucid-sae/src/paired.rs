@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::config::Config;
 use crate::error::SaeError;
 use crate::events::{TrainEvent, TrainObserver, warn};
-use crate::linear::Products;
+use crate::linear::{Products, dot};
 use crate::normalisation::NEGLIGIBLE;
 use crate::rng::{Permutation, Purpose, Stream};
 
@@ -200,7 +200,7 @@ fn farthest(units: &[f32], d: usize, count: usize, observer: &dyn TrainObserver)
         chosen.push(next);
         let atom = &units[next * d..(next + 1) * d];
         largest.par_iter_mut().zip(units.par_chunks_exact(d)).with_min_len(64).for_each(|(largest, row)| {
-            *largest = largest.max(row.iter().zip(atom).map(|(a, b)| a * b).sum());
+            *largest = largest.max(dot(row, atom));
         });
         // Its own cosine may round to just below 1.
         largest[next] = f32::INFINITY;

@@ -67,9 +67,7 @@ function addExtract(root: Command): void {
     .option('--overwrite', 'replace a store that is already there')
   addCommonOptions(addDeviceOptions(addDatasetOptions(command)))
   action(command, async ({ options }, output) => {
-    const { thumbnails, ...rest } = datasetFrom(options)
-    const chosen = thumbnails === false ? { ...rest, thumbnails: false } : rest
-    const store = await follow(extract(chosen as unknown as ExtractOptions), output)
+    const store = await follow(extract(datasetFrom(options) as unknown as ExtractOptions), output)
     output.line(`${store.pairs} pairs, ${store.dVision} × ${store.dText} wide, in ${store.path}`)
     output.result({
       store: store.path,
@@ -202,8 +200,7 @@ function addInterpret(root: Command): void {
     .option('--max-images <count>', 'look at the first pairs only', toInteger)
   addCommonOptions(addDeviceOptions(addDatasetOptions(command)))
   action(command, async ({ options }, output) => {
-    const { idf, concepts, ...rest } = datasetFrom(options)
-    const chosen: Record<string, unknown> = { ...rest, ...(idf === false ? { idf } : {}) }
+    const { concepts, ...chosen } = datasetFrom(options)
     if (concepts !== undefined) chosen.concepts = conceptsFrom(concepts)
     if (chosen.out === undefined) throw optionError('out', undefined, 'the folder of the atlas')
     const atlas = await follow(interpret(chosen as unknown as InterpretOptions), output)

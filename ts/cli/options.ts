@@ -110,7 +110,9 @@ export interface Given {
 
 /** Flags over the config file. */
 export function given(command: Command): Given {
-  const flags: Record<string, unknown> = { ...command.opts() }
+  // Values nobody gave (`--no-x` alone makes x true) must not win over the file.
+  const told = Object.entries(command.opts()).filter(([name]) => command.getOptionValueSource(name) !== 'default')
+  const flags: Record<string, unknown> = Object.fromEntries(told)
   const { config, json, quiet } = flags
   for (const name of ['config', 'json', 'quiet']) delete flags[name]
   const file = typeof config === 'string' ? readConfig(config) : {}

@@ -10,15 +10,8 @@ fn main() {
         let unit = (Unit::Parameters, len);
         let (mut parameter, mut gradient) = (work.dictionary.w_dec.clone(), scaled(9, len, 1e-3));
         let (mut first, mut second, mut sums) = (cpu.zeros(len)?, cpu.zeros(len)?, cpu.zeros(1)?);
-        let constants = AdamW {
-            lr: 3e-4,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.01,
-            gradient_scale: 1.0,
-            count: 10,
-        };
+        let constants =
+            AdamW { lr: 3e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, gradient_scale: 1.0, count: 10 };
         measure(criterion, "optimise", "adamw", unit, 14.0 * len as f64, || {
             cpu.adamw(&mut parameter, &gradient, &mut first, &mut second, len, constants)
         });

@@ -29,17 +29,7 @@ fn main() {
         let mut d_guided = cpu.zeros(d_plan.len())?;
         let mut d_column = cpu.zeros(column.len())?;
         measure(criterion, "transport", "sinkhorn unrolled backward", unit, 12.0 * rounds * cells, || {
-            cpu.sinkhorn_backward(
-                guided,
-                pairs,
-                row,
-                column,
-                SINKHORN,
-                &plan,
-                &d_plan,
-                &mut d_guided,
-                &mut d_column,
-            )
+            cpu.sinkhorn_backward(guided, pairs, row, column, SINKHORN, &plan, &d_plan, &mut d_guided, &mut d_column)
         });
         let (mut d_vision, mut d_text) = (vision.values.clone(), text.values.clone());
         measure(criterion, "transport", "cosine cost backward", unit, 4.0 * cells * SHAPE.k_shared as f64, || {

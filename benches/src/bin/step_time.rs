@@ -124,7 +124,10 @@ fn run(options: &Options) -> Result<(), KernelError> {
         return Ok(());
     }
     println!("{} pairs, {tokens} tokens a step, {} threads, {}", options.pairs, cpu.threads(), cpu.instruction_set());
-    println!("training step: best {best:.1}, median {median:.1} µs/token over {} steps (loss {loss:.4})", options.steps);
+    println!(
+        "training step: best {best:.1}, median {median:.1} µs/token over {} steps (loss {loss:.4})",
+        options.steps
+    );
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     match peak {
         Some(peak) => println!(

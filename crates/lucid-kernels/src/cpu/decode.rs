@@ -5,20 +5,16 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::latent_order::LatentOrder;
+use super::groups::{self, Groups, Source};
 use super::parallel::{Disjoint, chunks};
-use super::simd::{axpy, dispatched, dots, weighted_rows};
+use super::simd::{axpy, dispatched, dots};
 use crate::codes::{Block, Codes, Dictionary, Selection, UNUSED};
 
-/// Tokens of one task.
-const TOKENS: usize = 64;
-/// Columns of one task of a sum over many rows: a slice of the rows stays in the second-level cache.
-const COLUMNS: usize = 32;
-/// Latents of one task of a weight gradient.
-const LATENTS: usize = 512;
+/// Columns of one task of a sum over all tokens.
+const COLUMNS: usize = 64;
 
 /// The slots of a token that belong to `block`: two runs without unused slots (see [`Codes`] for the order of slots).
-fn runs(codes: &Codes<Cpu>, indices: &[u32], block: Block) -> [Range<usize>; 2] {
+pub(super) fn runs(codes: &Codes<Cpu>, indices: &[u32], block: Block) -> [Range<usize>; 2] {
     let shape = &codes.shape;
     let trim = |mut range: Range<usize>| {
         while range.end > range.start && indices[range.end - 1] == UNUSED {
@@ -44,6 +40,11 @@ fn runs(codes: &Codes<Cpu>, indices: &[u32], block: Block) -> [Range<usize>; 2] 
     }
 }
 
+/// Rows of W_dec that a block uses.
+fn atoms(codes: &Codes<Cpu>, block: Block) -> usize {
+    if block == Block::Shared { codes.shape.d_shared } else { codes.shape.latents() }
+}
+
 /// `Backend::decode`.
 pub(super) fn forward(
     cpu: &Cpu,
@@ -53,41 +54,24 @@ pub(super) fn forward(
     bias: bool,
     out: &mut [f32],
 ) {
-    let (n, k, d) = (codes.n, codes.k, dictionary.d);
+    let (n, d) = (codes.n, dictionary.d);
+    let out = &mut out[..n * d];
     if n == 0 {
         return;
     }
     cpu.run(|| {
-        out[..n * d].par_chunks_mut(TOKENS * d).enumerate().for_each(|(chunk, out)| {
-            for (row, out) in out.chunks_exact_mut(d).enumerate() {
-                if bias {
-                    out.copy_from_slice(&dictionary.b_dec[..d]);
-                } else {
-                    out.fill(0.0);
-                }
-                let token = chunk * TOKENS + row;
-                let slots = token * k..(token + 1) * k;
-                let (indices, values) = (&codes.indices[slots.clone()], &codes.values[slots]);
-                for run in runs(codes, indices, block) {
-                    add_rows(cpu.arch, &dictionary.w_dec, d, 0, &indices[run.clone()], &values[run], out);
-                }
+        out.par_chunks_exact_mut(d).with_min_len(64).for_each(|row| {
+            if bias {
+                row.copy_from_slice(&dictionary.b_dec[..d]);
+            } else {
+                row.fill(0.0);
             }
         });
     });
-}
-
-dispatched! {
-    fn add_rows<S>(
-        simd,
-        matrix: &'a [f32],
-        d: usize,
-        column: usize,
-        rows: &'a [u32],
-        coefficients: &'a [f32],
-        out: &'a mut [f32],
-    ) {
-        weighted_rows(simd, matrix, d, column, rows, coefficients, out);
-    }
+    let by_token = Groups::by_token(codes, block);
+    let source = Source::new(cpu, &dictionary.w_dec, atoms(codes, block), d, by_token.entries());
+    groups::add(cpu, &by_token, &source, out);
+    source.release(cpu);
 }
 
 /// `Backend::decode_backward`.
@@ -101,32 +85,17 @@ pub(super) fn backward(
     d_values: &mut [f32],
     gradients: &mut Dictionary<Cpu>,
 ) {
-    let (n, k, d) = (codes.n, codes.k, dictionary.d);
+    let (n, d) = (codes.n, dictionary.d);
     if n == 0 {
         return;
     }
-    if k > 0 {
-        cpu.run(|| {
-            d_values[..n * k].par_chunks_mut(TOKENS * k).enumerate().for_each(|(chunk, d_values)| {
-                for (row, d_values) in d_values.chunks_exact_mut(k).enumerate() {
-                    let token = chunk * TOKENS + row;
-                    let indices = &codes.indices[token * k..(token + 1) * k];
-                    let grad = &grad[token * d..(token + 1) * d];
-                    for run in runs(codes, indices, block) {
-                        row_dots(cpu.arch, &dictionary.w_dec, grad, &indices[run.clone()], &mut d_values[run]);
-                    }
-                }
-            });
-        });
-        let shape = &codes.shape;
-        let latents = match block {
-            Block::Joint => 0..shape.latents(),
-            Block::Shared => 0..shape.d_shared,
-            Block::Private => shape.d_shared..shape.latents(),
-        };
-        let order = LatentOrder::new(codes, latents, &codes.values);
-        add_by_latent(cpu, &order, grad, d, &mut gradients.w_dec);
-    }
+    value_gradients(cpu, codes, block, dictionary, grad, d_values);
+
+    let by_latent = Groups::by_latent(codes, block, &codes.values);
+    let source = Source::new(cpu, grad, n, d, by_latent.entries());
+    groups::add(cpu, &by_latent, &source, &mut gradients.w_dec);
+    source.release(cpu);
+
     if bias {
         let out = Disjoint::new(&mut gradients.b_dec);
         cpu.run(|| {
@@ -139,21 +108,79 @@ pub(super) fn backward(
     }
 }
 
-dispatched! {
-    /// `out[e] += ⟨x, matrix[rows[e]]⟩`.
-    fn row_dots<S>(simd, matrix: &'a [f32], x: &'a [f32], rows: &'a [u32], out: &'a mut [f32]) {
-        let d = x.len();
-        let row = |index: u32| &matrix[index as usize * d..(index as usize + 1) * d];
-        let (fours, rest) = rows.as_chunks::<4>();
-        let (out_fours, out_rest) = out.as_chunks_mut::<4>();
-        for (four, out) in fours.iter().zip(out_fours) {
-            let sums = dots::<S, 4>(simd, x, [row(four[0]), row(four[1]), row(four[2]), row(four[3])]);
-            for lane in 0..4 {
-                out[lane] += sums[lane];
+/// `d_values += ⟨grad, W_dec[latent]⟩` at the slots of the block: partial dots slice by slice, added in their order.
+fn value_gradients(
+    cpu: &Cpu,
+    codes: &Codes<Cpu>,
+    block: Block,
+    dictionary: &Dictionary<Cpu>,
+    grad: &[f32],
+    d_values: &mut [f32],
+) {
+    let (n, k, d) = (codes.n, codes.k, dictionary.d);
+    if k == 0 {
+        return;
+    }
+    let by_token = Groups::by_token(codes, block);
+    let source = Source::for_dots(cpu, &dictionary.w_dec, atoms(codes, block), d, by_token.entries());
+    // A token's sums do not depend on its chunk: as large as threads allow, so that a slice is used often.
+    let chunk = n.div_ceil(cpu.threads()).max(1);
+    cpu.run(|| {
+        d_values[..n * k].par_chunks_mut(chunk * k).enumerate().for_each(|(index, d_values)| {
+            let tokens = index * chunk..((index + 1) * chunk).min(n);
+            let first = by_token.range(tokens.start).start;
+            let mut dots = vec![0.0; by_token.range(tokens.end - 1).end - first];
+            for slice in 0..source.slices() {
+                let columns = slice * source.width()..((slice + 1) * source.width()).min(d);
+                add_dots(cpu.arch, &by_token, tokens.clone(), source.slice(slice), grad, d, columns, &mut dots);
             }
-        }
-        for (&index, out) in rest.iter().zip(out_rest) {
-            *out += dots::<S, 1>(simd, x, [row(index)])[0];
+            let mut dots = dots.into_iter();
+            for (token, d_values) in tokens.zip(d_values.chunks_exact_mut(k)) {
+                for run in runs(codes, &codes.indices[token * k..(token + 1) * k], block) {
+                    for (d_value, dot) in d_values[run].iter_mut().zip(&mut dots) {
+                        *d_value += dot;
+                    }
+                }
+            }
+        });
+    });
+    source.release(cpu);
+}
+
+dispatched! {
+    /// `out[e] += ⟨grad[token], matrix[row]⟩` over a slice of columns, for the entries e of all tokens of a chunk.
+    fn add_dots<S>(
+        simd,
+        by_token: &'a Groups,
+        tokens: Range<usize>,
+        slice: (&'a [f32], usize, usize),
+        grad: &'a [f32],
+        d: usize,
+        columns: Range<usize>,
+        out: &'a mut [f32],
+    ) {
+        let (matrix, stride, column) = slice;
+        let row = |index: u32| {
+            let start = index as usize * stride + column;
+            &matrix[start..start + columns.len()]
+        };
+        let mut at = 0;
+        for token in tokens {
+            let (rows, _) = by_token.of(token);
+            let x = &grad[token * d + columns.start..token * d + columns.end];
+            let out = &mut out[at..at + rows.len()];
+            at += rows.len();
+            let (fours, rest) = rows.as_chunks::<4>();
+            let (out_fours, out_rest) = out.as_chunks_mut::<4>();
+            for (four, out) in fours.iter().zip(out_fours) {
+                let sums = dots::<S, 4>(simd, x, four.map(row));
+                for lane in 0..4 {
+                    out[lane] += sums[lane];
+                }
+            }
+            for (&index, out) in rest.iter().zip(out_rest) {
+                *out += dots::<S, 1>(simd, x, [row(index)])[0];
+            }
         }
     }
 }
@@ -165,24 +192,4 @@ dispatched! {
             axpy(simd, 1.0, &row[column..column + out.len()], out);
         }
     }
-}
-
-/// `out[latent] += Σ coefficient · source[token]` over the entries of every latent; `source` \[n · d\].
-pub(super) fn add_by_latent(cpu: &Cpu, order: &LatentOrder, source: &[f32], d: usize, out: &mut [f32]) {
-    let out = Disjoint::new(out);
-    let blocks = order.latents().div_ceil(LATENTS);
-    cpu.run(|| {
-        (0..d.div_ceil(COLUMNS) * blocks).into_par_iter().for_each(|task| {
-            let columns = task / blocks * COLUMNS..(task / blocks * COLUMNS + COLUMNS).min(d);
-            let first = task % blocks * LATENTS;
-            for latent in first..(first + LATENTS).min(order.latents()) {
-                let (tokens, coefficients) = order.of(latent);
-                if !tokens.is_empty() {
-                    // SAFETY: these columns of this latent belong to this task alone.
-                    let part = unsafe { out.part(latent * d + columns.start..latent * d + columns.end) };
-                    add_rows(cpu.arch, source, d, columns.start, tokens, coefficients, part);
-                }
-            }
-        });
-    });
 }

@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::latent_order::LatentOrder;
+use super::Cpu;
+use super::groups::{self, Groups, Source};
 use super::parallel::{Disjoint, chunks};
 use super::product::{ROWS, multiply_strip, pack_strip, pack_tokens};
 use super::simd::{axpy, dispatched, lanes, weighted_rows};
 use super::topk::Candidates;
-use super::{Cpu, decode};
-use crate::codes::{CodeShape, Codes, Dictionary, Selection, UNUSED};
+use crate::codes::{Block, CodeShape, Codes, Dictionary, Selection, UNUSED};
 
 /// Tokens of a chunk, a multiple of [`ROWS`]: packed, they stay in the second-level cache (288 KiB at width 768).
 const CHUNK: usize = 96;
@@ -187,8 +187,10 @@ pub(super) fn backward(
     gradients: &mut Dictionary<Cpu>,
 ) {
     let d = dictionary.d;
-    let order = LatentOrder::new(codes, 0..dictionary.latents, d_values);
-    decode::add_by_latent(cpu, &order, acts, d, &mut gradients.w_enc_t);
+    let by_latent = Groups::by_latent(codes, Block::Joint, d_values);
+    let source = Source::new(cpu, acts, codes.n, d, by_latent.entries());
+    groups::add(cpu, &by_latent, &source, &mut gradients.w_enc_t);
+    source.release(cpu);
     cpu.run(|| {
         gradients.w_enc_t[..dictionary.latents * d]
             .par_chunks_exact_mut(d)
@@ -196,7 +198,7 @@ pub(super) fn backward(
             .enumerate()
             .with_min_len(64)
             .for_each(|(latent, (row, bias))| {
-                let (_, coefficients) = order.of(latent);
+                let (_, coefficients) = by_latent.of(latent);
                 if !coefficients.is_empty() {
                     let sum = coefficients.iter().sum::<f32>();
                     *bias += sum;

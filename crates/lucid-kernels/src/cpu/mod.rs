@@ -1,14 +1,14 @@
 //! Fast CPU backend: f32, instruction set chosen at run time, threads whose number does not change a bit of the result.
 //!
 //! Neither dense codes nor the pre-activations of a batch ever exist: the encoder keeps one strip of one chunk of
-//! tokens at a time. Files: [`product`] and [`topk`] are the encoder's heart, [`latent_order`] turns scattered weight
-//! gradients into sums with one owner each, [`simd`] and [`parallel`] are what all kernels are built from.
+//! tokens at a time. Files: [`product`] and [`topk`] are the encoder's heart, [`groups`] turns decoders and
+//! scattered weight gradients into sums with one owner each, [`simd`] and [`parallel`] are what all kernels are built from.
 
 mod barycenter;
 mod decode;
 mod encode;
+mod groups;
 mod guide;
-mod latent_order;
 mod loss;
 mod optimise;
 mod parallel;
@@ -89,13 +89,10 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// A buffer of `len` values, contents unspecified.
+    /// A buffer of at least `len` values, contents unspecified.
     fn take(&self, len: usize) -> Vec<f32> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffer = free.pop().unwrap_or_default();
-        drop(free);
-        buffer.resize(len, 0.0);
-        buffer
+        let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.filter(|buffer| buffer.len() >= len).unwrap_or_else(|| vec![0.0; len])
     }
 
     fn give(&self, buffer: Vec<f32>) {

@@ -94,8 +94,8 @@ pub(super) fn dots<S: Simd, const R: usize>(simd: S, x: &[f32], rows: [&[f32]; R
     out
 }
 
-/// `out[c] (+)= Σ_e coefficients[e] · matrix[rows[e]][column + c]` for a part of the columns of a row-major matrix of
-/// width `d`; the terms are added in the order of `e`. Reads `out` first if `accumulate`.
+/// `out[c] += Σ_e coefficients[e] · matrix[rows[e]][column + c]` for a part of the columns of a row-major matrix of
+/// width `d`. Even and odd terms are summed apart, to hide the latency of a sum, each in the order of `e`.
 #[inline(always)]
 pub(super) fn weighted_rows<S: Simd>(
     simd: S,
@@ -113,6 +113,11 @@ pub(super) fn weighted_rows<S: Simd>(
     for quad in quads {
         *quad = block::<S, 4>(simd, matrix, d, at, rows, coefficients, *quad);
         at += 4 * S::F32_LANES;
+    }
+    let (doubles, singles) = singles.as_chunks_mut::<2>();
+    for double in doubles {
+        *double = block::<S, 2>(simd, matrix, d, at, rows, coefficients, *double);
+        at += 2 * S::F32_LANES;
     }
     for single in singles {
         [*single] = block::<S, 1>(simd, matrix, d, at, rows, coefficients, [*single]);
@@ -140,17 +145,34 @@ fn block<S: Simd, const V: usize>(
     column: usize,
     rows: &[u32],
     coefficients: &[f32],
-    mut sum: [S::f32s; V],
+    start: [S::f32s; V],
 ) -> [S::f32s; V] {
-    for (&row, &coefficient) in rows.iter().zip(coefficients) {
+    let (even_rows, odd_row) = rows.as_chunks::<2>();
+    let (even_factors, _) = coefficients.as_chunks::<2>();
+    let part = |row: u32| {
         let start = row as usize * d + column;
-        let (part, _) = S::as_simd_f32s(&matrix[start..start + V * S::F32_LANES]);
-        let factor = simd.splat_f32s(coefficient);
+        S::as_simd_f32s(&matrix[start..start + V * S::F32_LANES]).0
+    };
+    let mut even = start;
+    let mut odd = [simd.splat_f32s(0.0); V];
+    for (rows, factors) in even_rows.iter().zip(even_factors) {
+        let (x, y) = (part(rows[0]), part(rows[1]));
+        let factors = factors.map(|factor| simd.splat_f32s(factor));
         for v in 0..V {
-            sum[v] = simd.mul_add_e_f32s(factor, part[v], sum[v]);
+            even[v] = simd.mul_add_e_f32s(factors[0], x[v], even[v]);
+            odd[v] = simd.mul_add_e_f32s(factors[1], y[v], odd[v]);
         }
     }
-    sum
+    if let ([row], [.., factor]) = (odd_row, coefficients) {
+        let (x, factor) = (part(*row), simd.splat_f32s(*factor));
+        for v in 0..V {
+            even[v] = simd.mul_add_e_f32s(factor, x[v], even[v]);
+        }
+    }
+    for v in 0..V {
+        even[v] = simd.add_f32s(even[v], odd[v]);
+    }
+    even
 }
 
 /// `exp(x)` for x ≤ 88, within 2 ulp; exactly 0 below −87.3 (and for −∞). Branch-free, so loops over it vectorise.

@@ -101,7 +101,7 @@ pub trait TrainObserver: Send + Sync {
     /// Called on the training thread, in order. Must not block.
     fn event(&self, _event: &TrainEvent) {}
 
-    /// Asked between micro-batches; once true, the run ends with [`SaeError::Cancelled`](crate::SaeError::Cancelled)
+    /// Asked before every step and while its batch is read; once true, the run ends with [`SaeError::Cancelled`](crate::SaeError::Cancelled)
     /// after writing a checkpoint.
     fn cancelled(&self) -> bool {
         false

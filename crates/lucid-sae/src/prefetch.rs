@@ -109,7 +109,7 @@ impl<'scope> Prefetch<'scope> {
                 Err(RecvTimeoutError::Timeout) if stop() => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(SaeError::internal("the reading thread ended early"));
+                    return Err(SaeError::internal("reading the activations panicked"));
                 }
             }
         }
@@ -124,10 +124,13 @@ impl<'scope> Prefetch<'scope> {
 
 impl Drop for Prefetch<'_> {
     fn drop(&mut self) {
-        // Closes the channel, so that a thread waiting for room ends; the scope joins it.
+        // Closes the channel, so that a thread waiting for room ends.
         let (_, closed) = sync_channel(0);
         self.batches = closed;
-        drop(self.thread.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic while reading was reported by `next` as an error; joined here, it does not end the run's thread too.
+            let _ = thread.join();
+        }
     }
 }
 

@@ -238,3 +238,50 @@ fn a_run_of_its_own_thread_reports_and_stops() {
     assert!(out.join(format!("checkpoints/step-{step:07}/MANIFEST.json")).exists());
     assert_eq!(Model::load(&out).unwrap_err().code(), "E_NOT_A_MODEL");
 }
+
+/// A store whose reader breaks at one pair.
+struct Breaking(MemoryStore);
+
+impl ActivationSource for Breaking {
+    fn pairs(&self) -> usize {
+        self.0.pairs()
+    }
+    fn d_vision(&self) -> usize {
+        self.0.d_vision()
+    }
+    fn d_text(&self) -> usize {
+        self.0.d_text()
+    }
+    fn vision_len(&self, pair: usize) -> usize {
+        self.0.vision_len(pair)
+    }
+    fn captions(&self, pair: usize) -> usize {
+        self.0.captions(pair)
+    }
+    fn text_len(&self, pair: usize, caption: usize) -> usize {
+        self.0.text_len(pair, caption)
+    }
+    fn read_vision(&self, pair: usize, out: &mut [f32]) -> lucid_data::Result<()> {
+        assert!(pair != 8, "pair 8 cannot be read");
+        self.0.read_vision(pair, out)
+    }
+    fn read_text(&self, pair: usize, caption: usize, out: &mut [f32]) -> lucid_data::Result<()> {
+        self.0.read_text(pair, caption, out)
+    }
+    fn statistics(&self) -> lucid_data::store::Statistics {
+        self.0.statistics()
+    }
+    fn fingerprint(&self) -> String {
+        self.0.fingerprint()
+    }
+    fn key(&self, pair: usize) -> &str {
+        self.0.key(pair)
+    }
+}
+
+#[test]
+fn a_reader_that_breaks_is_an_error_and_no_crash() {
+    let config = Config { initialise: Initialise::Random, order: Order::Sequential, ..tiny() };
+    let error = train(&Breaking(tiny_store()), None, &in_memory(config), &Unobserved).unwrap_err();
+    assert_eq!(error.code(), "E_INTERNAL", "{error}");
+}

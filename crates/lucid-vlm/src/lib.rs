@@ -12,7 +12,6 @@ pub mod error;
 pub mod extract;
 pub mod hook;
 mod lanes;
-#[cfg(has_mini)]
 mod mini;
 pub mod mini_training;
 pub mod ops;

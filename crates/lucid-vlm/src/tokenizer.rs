@@ -15,6 +15,9 @@ pub const KIND_CONTENT: u8 = lucid_data::store::KIND_CONTENT;
 /// The end-of-sentence token.
 pub const KIND_EOS: u8 = lucid_data::store::KIND_EOS;
 
+/// The word boundary of SentencePiece vocabularies.
+const BOUNDARY: &str = "\u{2581}";
+
 /// Everything the text tower and the activation store need to know about one caption.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
@@ -131,18 +134,24 @@ impl TextTokenizer {
         let mut kinds = vec![KIND_CONTENT; own];
         kinds[..first].fill(KIND_EOS);
         kinds.resize(valid, KIND_EOS);
-        let mut spans: Vec<[u32; 2]> = encoding.get_offsets()[..own].iter().map(|&span| trimmed(text, span)).collect();
+        let mut spans: Vec<[u32; 2]> = encoding.get_offsets()[..own]
+            .iter()
+            .zip(encoding.get_tokens())
+            .map(|(&span, token)| trimmed(text, span, token))
+            .collect();
         spans.resize(valid, [0, 0]);
         padded.resize(self.length, self.pad);
         Ok(Tokens { padded, valid, kinds, spans, truncated: content < last - first })
     }
 }
 
-/// The span without the white space at its ends, which belongs to the word boundary and to no word.
-fn trimmed(text: &str, (start, end): (usize, usize)) -> [u32; 2] {
+/// The span without the white space at its ends, which belongs to the word boundary and to no word. A lone boundary mark at the
+/// start of a text is aligned with the first letter, which the next token has too: it is left with nothing.
+fn trimmed(text: &str, (start, end): (usize, usize), token: &str) -> [u32; 2] {
     let Some(part) = text.get(start..end) else {
         return [0, 0];
     };
     let start = start + (part.len() - part.trim_start().len());
-    [start as u32, (start + part.trim().len()) as u32]
+    let length = if token == BOUNDARY { 0 } else { part.trim().len() };
+    [start as u32, (start + length) as u32]
 }

@@ -73,7 +73,8 @@ fn spans_cover_the_words_of_the_caption_as_written() {
             .collect();
         assert!(words.iter().all(|w| w.trim() == w), "{text:?}: {words:?}");
         // Spans run forward and, put together, hold every letter once.
-        assert!(tokens.spans[..tokens.valid - 1].windows(2).all(|w| w[0][1] <= w[1][0]), "{text:?}");
+        let own = &tokens.spans[..tokens.valid - 1];
+        assert!(own.windows(2).all(|w| w[0][1] <= w[1][0]), "{text:?}: {own:?} {words:?}");
         let letters = |s: &str| s.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
         assert_eq!(letters(&words.concat()), letters(text), "{text:?}: {words:?}");
         assert_eq!(tokens.spans[tokens.valid - 1], [0, 0]);

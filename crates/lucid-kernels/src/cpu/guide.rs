@@ -12,7 +12,7 @@ use crate::codes::Codes;
 use crate::ragged::Pairs;
 
 /// The used entries of a token's shared code: (first slot, indices, values).
-fn shared<'a>(codes: &'a Codes<Cpu>, token: usize) -> (usize, &'a [u32], &'a [f32]) {
+fn shared(codes: &Codes<Cpu>, token: usize) -> (usize, &[u32], &[f32]) {
     let first = token * codes.k;
     let indices = &codes.indices[first..first + codes.k];
     let used = indices.iter().take_while(|&&index| (index as usize) < codes.shape.d_shared).count();

@@ -190,7 +190,7 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = p * r + 8.333_452e-3;
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 1.666_666_6e-1;
-    let p = p * r + 5.000_000_1e-1;
+    let p = p * r + 0.5;
     let value = p * r * r + r + 1.0;
     let scaled = value * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
     if x < -87.3 { 0.0 } else { scaled }

@@ -6,7 +6,7 @@ use crate::mini_training::batches;
 use crate::mini_training::tokens::caption_ids;
 use crate::siglip::Siglip;
 use candle_core::{Device, Tensor};
-use lucid_data::scenes::{ConceptKind, Scene, SceneOptions, Split, scene_with, swap_word};
+use lucid_data::scenes::{ConceptKind, Scene, SceneOptions, Split, concept_of, scene_with, swap_word};
 use serde::Serialize;
 use std::fmt::{Display, Formatter};
 
@@ -58,6 +58,20 @@ pub struct SwapScore {
     pub accuracy: f64,
     /// Number of pictures with such a word.
     pub count: usize,
+    /// The accuracy where the wrong word fits nothing in the picture.
+    pub absent_accuracy: f64,
+    /// Number of those. In the others the wrong word is true of another object, and only knowing which attribute belongs to
+    /// which object tells the captions apart.
+    pub absent_count: usize,
+}
+
+impl SwapScore {
+    /// Accuracy and number where the wrong word is true of another object.
+    pub fn elsewhere(&self) -> Option<(f64, usize)> {
+        let count = self.count - self.absent_count;
+        let right = self.accuracy * self.count as f64 - self.absent_accuracy * self.absent_count as f64;
+        (count > 0).then(|| (right / count as f64, count))
+    }
 }
 
 /// What was measured on one set of scenes.
@@ -108,17 +122,28 @@ pub fn swaps(
     let texts = examinee.texts(&captions)?;
     let mut scores = Vec::new();
     for kind in ConceptKind::ALL {
-        let (at, wrong): (Vec<usize>, Vec<String>) =
-            scenes.iter().enumerate().filter_map(|(i, s)| swap_word(s, kind).map(|w| (i, w.caption))).unzip();
-        if at.is_empty() {
+        let found: Vec<_> = scenes.iter().enumerate().filter_map(|(i, s)| Some((i, swap_word(s, kind)?))).collect();
+        if found.is_empty() {
             continue;
         }
+        let wrong: Vec<String> = found.iter().map(|(_, swap)| swap.caption.clone()).collect();
         let others = examinee.texts(&wrong)?;
-        let right = at.iter().zip(&others).filter(|(i, other)| {
-            let image = &images[**i];
-            cosine(image, &texts[**i]) > cosine(image, other)
+        let (mut right, mut absent_right, mut absent_count) = (0, 0, 0);
+        for ((i, swap), other) in found.iter().zip(&others) {
+            let good = usize::from(cosine(&images[*i], &texts[*i]) > cosine(&images[*i], other));
+            let visible = !matches!(kind, ConceptKind::Count | ConceptKind::Relation);
+            let elsewhere = visible && scenes[*i].truth.holds(concept_of(kind, swap.now));
+            right += good;
+            absent_right += if elsewhere { 0 } else { good };
+            absent_count += usize::from(!elsewhere);
+        }
+        scores.push(SwapScore {
+            kind,
+            accuracy: right as f64 / found.len() as f64,
+            count: found.len(),
+            absent_accuracy: absent_right as f64 / absent_count.max(1) as f64,
+            absent_count,
         });
-        scores.push(SwapScore { kind, accuracy: right.count() as f64 / at.len() as f64, count: at.len() });
     }
     Ok(SetScore { name: name.into(), swaps: scores })
 }
@@ -166,21 +191,23 @@ pub fn examine(examinee: &dyn Examinee, n: u64, seed: u64) -> Result<Examination
 impl Display for Examination {
     /// As Markdown tables.
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        writeln!(
-            f,
-            "| one word swapped | {} | chance |",
-            self.sets.iter().map(|s| s.name.clone()).collect::<Vec<_>>().join(" | ")
-        )?;
+        let names: Vec<&str> = self.sets.iter().map(|s| s.name.as_str()).collect();
+        writeln!(f, "| one word swapped | {} | chance |", names.join(" | "))?;
         writeln!(f, "|---|{}---|", "---|".repeat(self.sets.len()))?;
         for kind in ConceptKind::ALL {
-            write!(f, "| {} |", kind.name())?;
-            for set in &self.sets {
-                match set.swaps.iter().find(|s| s.kind == kind) {
-                    Some(s) => write!(f, " {:.3} (n {}) |", s.accuracy, s.count)?,
-                    None => write!(f, " – |")?,
-                }
+            let mut line = |label: String, pick: &dyn Fn(&SwapScore) -> Option<(f64, usize)>| {
+                let cell = |set: &SetScore| match set.swaps.iter().find(|s| s.kind == kind).and_then(pick) {
+                    Some((accuracy, count)) => format!("{accuracy:.3} (n {count})"),
+                    None => "–".into(),
+                };
+                writeln!(f, "| {label} | {} | 0.500 |", self.sets.iter().map(cell).collect::<Vec<_>>().join(" | "))
+            };
+            line(kind.name().into(), &|s| Some((s.accuracy, s.count)))?;
+            if matches!(kind, ConceptKind::Color | ConceptKind::Size | ConceptKind::Pattern | ConceptKind::Shape) {
+                let name = kind.name();
+                line(format!("{name}: wrong word fits nothing"), &|s| Some((s.absent_accuracy, s.absent_count)))?;
+                line(format!("{name}: wrong word fits another object"), &SwapScore::elsewhere)?;
             }
-            writeln!(f, " 0.500 |")?;
         }
         writeln!(f, "\n| picture finds its caption (R@1) | share | chance |\n|---|---|---|")?;
         writeln!(f, "| among 256 independent scenes | {:.3} | 0.004 |", self.retrieval_random)?;
@@ -225,7 +252,9 @@ mod tests {
         let result = examine(&Oracle(vec![ConceptKind::Background, ConceptKind::Color]), 200, 77).unwrap();
         for set in &result.sets {
             assert_eq!(set.accuracy(ConceptKind::Background), Some(1.0));
-            assert!(set.accuracy(ConceptKind::Color).unwrap() > 0.95);
+            // A bag of attributes cannot tell a wrong word that fits another object.
+            let color = set.swaps.iter().find(|s| s.kind == ConceptKind::Color).unwrap();
+            assert!(color.absent_accuracy > 0.95 && color.absent_count < color.count, "{color:?}");
             // Equal scores count as wrong: what is not known at all gets nothing.
             assert_eq!(set.accuracy(ConceptKind::Shape), Some(0.0));
         }

@@ -53,18 +53,20 @@ fn probe() -> Cuda {
     if cfg!(target_os = "macos") {
         return Cuda::NoDriver { reason: "CUDA does not exist on macOS".into() };
     }
-    let mut missing = String::new();
+    let mut missing = None;
     for name in LIBRARIES {
         // SAFETY: opening the driver library runs its initialisers, which NVIDIA's driver allows at any time.
         match unsafe { Library::new(*name) } {
             Ok(library) => return ask(&library),
             Err(error) => {
                 use std::error::Error as _;
-                // libloading's own text says only that dlopen failed; its source names the file.
-                missing = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+                // libloading's own text says only that dlopen failed; its source names the file. The first name is the
+                // driver's own, the others are links to it.
+                missing.get_or_insert_with(|| error.source().map_or_else(|| error.to_string(), ToString::to_string));
             }
         }
     }
+    let missing = missing.unwrap_or_default();
     Cuda::NoDriver { reason: format!("no NVIDIA driver: {missing}") }
 }
 

@@ -29,8 +29,10 @@ const COMMON_WORDS: usize = 400;
 
 /// Words too common in any language to be a concept of an image.
 const STOP_WORDS: &[&str] = &[
-    "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "have", "in", "into", "is", "it", "its",
-    "of", "on", "or", "some", "that", "the", "their", "there", "this", "to", "with",
+    "a", "about", "above", "against", "an", "and", "are", "around", "as", "at", "be", "behind", "being", "below",
+    "beside", "between", "by", "for", "from", "has", "have", "he", "her", "him", "his", "in", "inside", "into", "is",
+    "it", "its", "near", "next", "of", "off", "on", "or", "out", "outside", "over", "she", "some", "that", "the",
+    "their", "them", "there", "they", "this", "through", "to", "two", "under", "up", "very", "while", "who", "with",
 ];
 
 /// A concept of the library.

@@ -65,6 +65,10 @@ function checkCommand(root: Command, argv: readonly string[]): void {
 
 /** Runs a command line without the program's name, and gives the exit code. */
 export async function main(argv: readonly string[]): Promise<number> {
+  // A reader that has seen enough (`| head`) is no failure.
+  process.stdout.once('error', (error: NodeJS.ErrnoException) =>
+    process.exit(error.code === 'EPIPE' ? EXIT.done : EXIT.failed),
+  )
   const output = new Output({ json: argv.includes('--json'), quiet: argv.includes('--quiet') })
   const unwatch = watchInterrupts()
   try {

@@ -234,7 +234,17 @@ export class Atlas implements AsyncDisposable {
   }
 }
 
-/** Loads an atlas folder. */
+/**
+ * Loads an atlas folder.
+ *
+ * @example
+ * ```ts
+ * import { loadAtlas } from 'lucid-sae'
+ *
+ * const atlas = await loadAtlas('atlas')
+ * for (const { latent, label, words } of atlas.latents) console.log(latent, label, words[0]?.word)
+ * ```
+ */
 export async function loadAtlas(path: string): Promise<Atlas> {
   if (typeof path !== 'string' || path === '') throw optionError('path', path, 'the folder of an atlas')
   return new Atlas(

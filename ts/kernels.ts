@@ -420,7 +420,32 @@ export interface GcmtOptions<A extends Floats> extends CodePair<A> {
   admissible?: A
 }
 
-/** The guided plan between shared codes: cosine cost, mask, mass reweighting, cost modulation, Sinkhorn. */
+/**
+ * The guided plan between shared codes: cosine cost, mask, mass reweighting, cost modulation, Sinkhorn.
+ *
+ * @example
+ * ```ts
+ * import { encodeTopK, gcmt } from 'lucid-sae/kernels'
+ *
+ * const weights = {
+ *   W_enc: new Float32Array([1, 0, 0, 1]), // width 2, two shared latents
+ *   b_enc: new Float32Array(2),
+ *   b_dec: new Float32Array(2),
+ *   dShared: 2,
+ *   kShared: 1,
+ *   kPrivate: 0,
+ * }
+ * const patches = encodeTopK({ ...weights, activations: new Float32Array([1, 0, 0, 1]) })
+ * const words = encodeTopK({ ...weights, activations: new Float32Array([0, 2]) })
+ * const { plan, columnMarginal } = gcmt({
+ *   vision: patches,
+ *   text: words,
+ *   visionLengths: new Uint32Array([2]),
+ *   textLengths: new Uint32Array([1]),
+ * })
+ * console.log(plan, columnMarginal)
+ * ```
+ */
 export function gcmt<A extends Floats>(options: GcmtOptions<A>): GuidedPlan<Exact<A>> {
   const guidance = [
     'epsilon',
@@ -552,7 +577,32 @@ function checkConfig(config: StepConfig): StepConfig {
   return checkOptions('config', config, configFields())
 }
 
-/** Losses of one batch and their gradients by every parameter. */
+/**
+ * Losses of one batch and their gradients by every parameter.
+ *
+ * @example
+ * ```ts
+ * import { adamW, adamWState, type Params, step } from 'lucid-sae/kernels'
+ *
+ * const random = (length: number): Float64Array => Float64Array.from({ length }, () => Math.random() - 0.5)
+ * const [d, K] = [4, 6]
+ * const params: Params<Float64Array> = {
+ *   'vision.W_enc': random(d * K), 'vision.b_enc': random(K), 'vision.W_dec': random(K * d), 'vision.b_dec': random(d),
+ *   'text.W_enc': random(d * K), 'text.b_enc': random(K), 'text.W_dec': random(K * d), 'text.b_dec': random(d),
+ * }
+ * const batch = {
+ *   vision: random(3 * d), visionLengths: new Uint32Array([3]),
+ *   text: random(2 * d), textLengths: new Uint32Array([2]),
+ * }
+ * const config = { dShared: 3, dPrivate: 3, kShared: 1, kPrivate: 1, alignNormalization: 'tokens' } as const
+ * const state = adamWState(params)
+ * for (let at = 0; at < 10; at += 1) {
+ *   const { losses, gradients } = step({ params, batch, config, variance: { vision: 1, text: 1 } })
+ *   adamW({ params, gradients, state, config, step: at, steps: 10 })
+ *   console.log(losses.total)
+ * }
+ * ```
+ */
 export function step<A extends Floats>(options: StepOptions<A>): StepResult<Exact<A>> {
   checkOptions(
     'step',

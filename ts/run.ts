@@ -44,34 +44,29 @@ export class Run<T, E extends { readonly type: string } = WorkEvent>
     signal: AbortSignal | undefined,
   ): Promise<T> {
     signal?.throwIfAborted()
-    let job: NativeJob
-    let outcome: Promise<string>
-    try {
-      job = start()
-      this.#job = job
-      outcome = job.result()
-    } catch (error) {
-      throw fromNative(error)
-    }
-    // The abort wins the race after a short patience even while a long step is still running in its thread.
-    let stop: (() => void) | undefined
     let timer: NodeJS.Timeout | undefined
+    let giveUp: (reason: unknown) => void = () => undefined
+    const onAbort = (): void => {
+      this.cancel()
+      // A step may be long: the promise does not wait for its end, the thread finishes it behind.
+      timer = setTimeout(() => giveUp(signal?.reason), ABORT_PATIENCE)
+    }
     const aborted = new Promise<never>((_, reject) => {
-      stop = () => {
-        job.cancel()
-        timer = setTimeout(() => reject(signal?.reason), ABORT_PATIENCE)
-      }
+      giveUp = reject
     })
-    if (stop) signal?.addEventListener('abort', stop, { once: true })
     try {
+      const job = start()
+      this.#job = job
+      const outcome = job.result()
+      // Where the abort wins, nobody is left to hear how the job ended.
+      outcome.catch(() => undefined)
+      signal?.addEventListener('abort', onAbort, { once: true })
       return finish(await Promise.race([outcome, aborted]), job)
     } catch (error) {
-      if (signal?.aborted) throw signal.reason
-      throw fromNative(error)
+      throw signal?.aborted ? signal.reason : fromNative(error)
     } finally {
-      if (stop) signal?.removeEventListener('abort', stop)
+      signal?.removeEventListener('abort', onAbort)
       clearTimeout(timer)
-      outcome.catch(() => undefined)
     }
   }
 

@@ -1,7 +1,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { root, shared, temporary } from './support/data.js'
+import { bytesOf, npy, root, shared, temporary } from './support/data.js'
 
 const work = temporary()
 const bin = join(root, 'bin/lucid-sae.js')
@@ -122,6 +122,32 @@ test('the whole way: extract, train, evaluate, interpret, report, verify', async
   for (const folder of ['acts', 'run', 'atlas']) expect(await cli('verify', folder)).toMatchObject({ code: 0 })
   expect(await cli('verify', work)).toMatchObject({ code: 1 })
 }, 120_000)
+
+test('import of .npy files, with captions one a line', async () => {
+  const floats = Float32Array.from({ length: 48 }, (_, i) => Math.sin(i))
+  writeFileSync(join(work, 'v.npy'), npy('<f4', [2, 4, 6], bytesOf(floats)))
+  writeFileSync(join(work, 't.npy'), npy('<f4', [3, 4], bytesOf(floats.subarray(0, 12))))
+  writeFileSync(join(work, 'n.npy'), npy('<i8', [2], bytesOf(BigInt64Array.from([1n, 2n]))))
+  writeFileSync(join(work, 'captions.txt'), 'a cat\na dog\n')
+  const files = ['--vision', 'v.npy', '--text', 't.npy', '--text-lengths', 'n.npy', '--captions', 'captions.txt']
+  const outcome = await cli('import', ...files, '--vision-grid', '2,2', '--out', 'imported', '--json', '--quiet')
+  expect(outcome).toMatchObject({ code: 0, stderr: '' })
+  expect(JSON.parse(outcome.stdout)).toMatchObject({ pairs: 2, dVision: 6, dText: 4 })
+  const again = await cli('import', ...files, '--out', 'imported')
+  expect(again.code).toBe(1)
+  expect(again.stderr).toContain('E_EXISTS: ')
+})
+
+test('a reader that closes the pipe is no failure', async () => {
+  const child = start(['train', '--help'])
+  child.stdout?.destroy()
+  let stderr = ''
+  child.stderr?.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString()
+  })
+  expect(await new Promise((resolve) => child.once('close', resolve))).toBe(0)
+  expect(stderr).toBe('')
+})
 
 /** Resolves once the child's stderr holds `text`. */
 function seen(child: ChildProcess, text: string): Promise<void> {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Evaluation, evaluate, importActivations, loadModel } from '../ts/index.js'
+import { type Evaluation, evaluate, importActivations, loadModel, openStore } from '../ts/index.js'
 import { errorOf, shared, temporary } from './support/data.js'
 
 const work = temporary()
@@ -51,6 +51,15 @@ test('targets and heat maps are those asked for', async () => {
   const { grounding } = (await evaluate(options)) as Required<Evaluation>
   expect(Object.keys(grounding)).toEqual(['code'])
   expect(Object.keys(grounding.code ?? {})).toEqual(['union'])
+})
+
+test('boxes given by key take the place of those in the store', async () => {
+  const store = await openStore(shared('held-out'))
+  const whole = { x: 0, y: 0, width: 112, height: 112 }
+  const boxes = Object.fromEntries(Array.from({ length: store.pairs }, (_, i) => [store.info(i).key, [whole]]))
+  const evaluation = await evaluate({ model: shared('run'), activations: store, boxes, targets: ['union'] })
+  // A box that covers the image holds all the heat of any map.
+  expect(evaluation.grounding?.['plan-max']?.union?.massAtObj).toBeCloseTo(1, 9)
 })
 
 test('bad input', async () => {

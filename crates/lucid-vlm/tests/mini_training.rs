@@ -62,7 +62,7 @@ fn a_state_of_another_model_is_refused() {
     let mut wider = toy([2, 0]);
     wider.config.vision_config.intermediate_size = 48;
     let error = train(wider, folder.path(), &options(None), &mut |_| {}).map(|_| ()).unwrap_err();
-    assert_eq!(error.code(), "E_FILE");
+    assert_eq!(error.code(), "E_BACKBONE");
     assert!(error.to_string().contains("mlp"), "{error}");
 }
 

@@ -92,7 +92,7 @@ fn missing_truncated_and_foreign_files_are_named() {
     refused(file("empty.png", &[]), "empty.png");
     refused(file("text.jpg", b"<html>not found</html>"), "text.jpg");
     refused(ImageSource::File(folder.path().into()), "");
-    let noise = RgbImage::from_fn(64, 48, |x, y| image::Rgb([(x * 37 ^ y * 91) as u8, (x * y) as u8, y as u8]));
+    let noise = RgbImage::from_fn(64, 48, |x, y| image::Rgb([((x * 37) ^ (y * 91)) as u8, (x * y) as u8, y as u8]));
     for (name, format) in
         [("p.png", image::ImageFormat::Png), ("j.jpg", image::ImageFormat::Jpeg), ("w.webp", image::ImageFormat::WebP)]
     {

@@ -232,8 +232,8 @@ fn probe(run: &Run) -> Result<Vec<SetScore>, VlmError> {
     let model = &run.trainee.model;
     run.pools[0].install(|| {
         Ok(vec![
-            swaps(model, "single", 256, 0x5eed_1, &single)?,
-            swaps(model, "scenes", 256, 0x5eed_2, &SceneOptions::default())?,
+            swaps(model, "single", 256, 0x0005_eed1, &single)?,
+            swaps(model, "scenes", 256, 0x0005_eed2, &SceneOptions::default())?,
         ])
     })
 }

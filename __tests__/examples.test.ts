@@ -19,7 +19,9 @@ function blocks(text: string): { line: number; source: string }[] {
 }
 
 function files(): string[] {
-  const sources = readdirSync(join(root, 'ts')).filter((name) => name.endsWith('.ts'))
+  const sources = readdirSync(join(root, 'ts'), { recursive: true, encoding: 'utf8' }).filter((name) =>
+    name.endsWith('.ts'),
+  )
   const docs = readdirSync(join(root, 'docs')).filter((name) => name.endsWith('.md'))
   return ['README.md', ...sources.map((name) => `ts/${name}`), ...docs.map((name) => `docs/${name}`)]
 }

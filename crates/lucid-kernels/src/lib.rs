@@ -18,6 +18,6 @@ pub use codes::{Block, CodeShape, Codes, Dictionary, Modality, Selection, UNUSED
 pub use dead::{DeadCounters, DeadLists};
 pub use error::KernelError;
 pub use ragged::{Pairs, Ragged};
-pub use scalar::Scalar;
 pub use real::{Element, Real};
+pub use scalar::Scalar;
 pub use transport::{Plan, SinkhornOptions, Transport, TransportOptions};

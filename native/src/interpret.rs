@@ -21,8 +21,9 @@ use crate::extract::backbone;
 use crate::job::{NativeJob, Outcome, Shared, spawn};
 use crate::model::NativeModel;
 
-/// What the embedded backbone tells apart; its shapes and patterns are not reliable, so their words are left out.
-const MINI_KINDS: [ConceptKind; 3] = [ConceptKind::Color, ConceptKind::Background, ConceptKind::Size];
+/// What the embedded backbone tells apart (docs/mini-backbone.md); its counts and relations are not reliable.
+const MINI_KINDS: [ConceptKind; 5] =
+    [ConceptKind::Color, ConceptKind::Background, ConceptKind::Size, ConceptKind::Pattern, ConceptKind::Shape];
 
 /// Words of captions that are taken as concepts where none are given.
 const COMMON_WORDS: usize = 400;

@@ -6,10 +6,21 @@ import type { ReportStep } from '../schema.js'
 
 const COLOURS = ['#2f6fdf', '#d1495b', '#3a9d5d', '#b07d12', '#8457c9', '#0f8b8d', '#c0588f', '#6b7280']
 
-/** One chart over steps: a line for each named value that the steps have. */
-export function Curves({ title, steps, names }: { title: string; steps: ReportStep[]; names: string[] }) {
+/** Props of {@link Curves}. */
+export interface CurvesProps {
+  title: string
+  steps: ReportStep[]
+  /** Values drawn, where the steps have them. */
+  names: string[]
+  /** How the vertical axis runs: by powers of ten (values of 0 are left out), or over a fixed range. */
+  axis: 'log' | [low: number, high: number]
+}
+
+/** One chart over steps: a line for each named value. */
+export function Curves({ title, steps, names, axis: vertical }: CurvesProps) {
   const box = useRef<HTMLDivElement>(null)
-  const present = names.filter((name) => steps.some((step) => Number.isFinite(step[name])))
+  // A loss that is 0 throughout is switched off.
+  const present = names.filter((name) => steps.some((step) => step[name] !== undefined && step[name] !== 0))
   useEffect(() => {
     const parent = box.current
     if (!parent || present.length === 0) return
@@ -19,11 +30,13 @@ export function Curves({ title, steps, names }: { title: string; steps: ReportSt
     const options: uPlot.Options = {
       width: Math.max(280, parent.clientWidth),
       height: 230,
-      scales: { x: { time: false } },
+      scales: { x: { time: false }, y: vertical === 'log' ? { distr: 3 } : { range: vertical } },
       series: [{ label: 'step' }, ...series],
       axes: [axis, axis],
     }
-    const rows = present.map((name) => steps.map((step) => step[name] ?? null))
+    const drawn = (value: number | undefined): number | null =>
+      value === undefined || (vertical === 'log' && value <= 0) ? null : value
+    const rows = present.map((name) => steps.map((step) => drawn(step[name])))
     const chart = new uPlot(options, [steps.map((step) => step.step), ...rows], parent)
     return () => chart.destroy()
   }, [steps])

@@ -88,10 +88,11 @@ export function Overview({ data }: { data: ReportData }) {
       <section class="curves">
         <Curves
           title="Losses"
+          axis="log"
           steps={data.curves}
           names={['selfVision', 'selfText', 'crossVision', 'crossText', 'alignVision', 'alignText', 'ot', 'aux']}
         />
-        <Curves title="Joint R² of the batch" steps={data.curves} names={['r2Vision', 'r2Text']} />
+        <Curves title="Joint R² of the batch" axis={[-0.2, 1]} steps={data.curves} names={['r2Vision', 'r2Text']} />
       </section>
       {data.stages.length > 0 && (
         <section>

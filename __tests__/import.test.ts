@@ -1,6 +1,6 @@
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type ImportOptions, importActivations, train } from '../ts/index.js'
+import { type ImportOptions, importActivations, interpret, train } from '../ts/index.js'
 import { bytesOf, errorOf, npy, temporary, tiny } from './support/data.js'
 
 const work = temporary()
@@ -46,6 +46,19 @@ test('npy files give the same store, on which a model trains', async () => {
   expect([...fromFiles.pair(5).text]).toEqual([...fromArrays.pair(5).text])
   const model = await train({ ...tiny, activations: fromFiles, out: join(work, 'run'), steps: 2, batchPairs: 3 })
   expect(model.info()).toMatchObject({ dVision, dText, steps: 2 })
+})
+
+test('imported activations run to their report: without a backbone the captions are the concepts', async () => {
+  const captions = lengths.map((_, i) => `caption ${i}`)
+  const store = await importActivations(options({ captions }))
+  const run = join(work, 'run-to-report')
+  const model = await train({ ...tiny, activations: store, out: run, steps: 2, batchPairs: 3 })
+  const atlas = await interpret({ model, activations: store, minHits: 1 })
+  expect(atlas.concepts.map((concept) => concept.name)).toEqual(captions)
+  const folder = join(work, 'report')
+  await atlas.report(folder, { run })
+  const data = JSON.parse(readFileSync(join(folder, 'data', 'report.json'), 'utf8')) as { latents: unknown[] }
+  expect(data.latents).toHaveLength(tiny.dShared)
 })
 
 test('the array may change while the import runs', async () => {

@@ -26,8 +26,10 @@ export interface InterpretOptions {
   /** Instead of `activations`: a data set, extracted with the backbone into a temporary store. */
   dataset?: Dataset
   /**
-   * The library of concepts: a list, a file (`.txt` a line each, `.tsv` name and category, `.json` a list), or
-   * `'default'`: the words of the scenes for the embedded backbone, otherwise the commonest words of the captions.
+   * The library of concepts: a list, a file (`.txt` a line each, `.tsv` name and category, `.json` a list),
+   * `'captions'`: the first 400 different captions by their stored states, which needs no backbone, or `'default'`: the
+   * words of the scenes for the embedded backbone, the captions for imported activations while `backbone` is `'mini'`,
+   * otherwise the commonest words of the captions.
    */
   concepts?: readonly ConceptInput[] | string
   /** Confidence a hit must exceed; the `quantile` of all peak scores where absent. */

@@ -51,7 +51,7 @@ enum ConceptInput {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Concepts {
-    /// `default`, or a file.
+    /// `default`, `captions`, or a file.
     Named(String),
     List(Vec<ConceptInput>),
 }
@@ -181,6 +181,36 @@ fn concept_states(
     Ok(states)
 }
 
+/// The captions of the store as concepts, by the states the store holds: what is left where no backbone can encode
+/// words for it, as with imported activations. Captions cluster by their mean states about the mean token.
+fn caption_states(store: &StoreReader) -> std::result::Result<ConceptStates, Failure> {
+    let (width, mean) = (store.d_text(), store.statistics().mean_text);
+    let mut states = ConceptStates::default();
+    for pair in 0..store.pairs() {
+        let info = store.info(pair);
+        let caption = info.captions.first().filter(|caption| !caption.trim().is_empty()).unwrap_or(&info.key);
+        if states.names.len() == COMMON_WORDS {
+            break;
+        }
+        if states.names.contains(caption) {
+            continue;
+        }
+        let tokens = store.text_len(pair, 0);
+        let mut text = vec![0.0_f32; tokens * width];
+        store.read_text(pair, 0, &mut text)?;
+        let pooled = (0..width).map(|i| {
+            let sum: f64 = text.iter().skip(i).step_by(width).map(|x| f64::from(*x)).sum();
+            (sum / tokens as f64 - mean[i]) as f32
+        });
+        states.pooled.extend(pooled);
+        states.states.extend(text);
+        states.lengths.push(tokens);
+        states.names.push(caption.clone());
+        states.categories.push(None);
+    }
+    Ok(states)
+}
+
 /// A store that is removed again.
 struct Temporary(PathBuf);
 
@@ -215,16 +245,21 @@ pub fn start_interpret(options: String, model: &NativeModel) -> Result<NativeJob
             (None, None) => return Err(Failure::option("activations", "absent", "a store, or dataset")),
         };
         let store = StoreReader::open(&path)?;
-        let library = match request.concepts {
-            Concepts::List(list) => named(list),
-            Concepts::Named(name) if name == "default" && request.backbone == "mini" => match scenes(&store) {
-                true => scene_words(),
-                false => caption_words(&store),
-            },
-            Concepts::Named(name) if name == "default" => caption_words(&store),
-            Concepts::Named(file) => read_library(Path::new(&file))?,
+        let imported = store.manifest().provenance.get("backbone").is_none();
+        let encoded = |library| concept_states(library, &backbone, &store, shared);
+        let concepts = match request.concepts {
+            Concepts::List(list) => encoded(named(list))?,
+            Concepts::Named(name) if name == "captions" => caption_states(&store)?,
+            Concepts::Named(name) if name == "default" && request.backbone == "mini" => {
+                match (imported, scenes(&store)) {
+                    (true, _) => caption_states(&store)?,
+                    (false, true) => encoded(scene_words())?,
+                    (false, false) => encoded(caption_words(&store))?,
+                }
+            }
+            Concepts::Named(name) if name == "default" => encoded(caption_words(&store))?,
+            Concepts::Named(file) => encoded(read_library(Path::new(&file))?)?,
         };
-        let concepts = concept_states(library, &backbone, &store, shared)?;
         let atlas = interpret(&*model, &store, &concepts, &options, &**shared)?;
         drop(temporary);
         if let Some(out) = &request.out {

@@ -185,7 +185,7 @@ function addInterpret(root: Command): void {
     .option('--model <folder>', 'folder of the model or run')
     .option('--backbone <folder>', "folder of the backbone, or 'mini' (default)")
     .option('--activations <folder>', 'store whose images are looked at')
-    .option('--concepts <list>', "words separated by commas, a file, or 'default'")
+    .option('--concepts <list>', "words separated by commas, a file, 'captions' or 'default'")
     .option('--out <folder>', 'folder of the atlas')
     .option('--threshold <score>', 'confidence a hit must exceed', toNumber)
     .option('--quantile <share>', 'quantile of the peak scores that is the threshold', toNumber)

@@ -52,6 +52,13 @@ function paint(canvas: HTMLCanvasElement, hit: ReportHit, [rows, columns]: [numb
 
 const percent = (part: number, whole: number): string => `${(100 * part) / whole}%`
 
+const CROP = 3
+/** Size of the whole picture behind the crop, in percent of the crop. */
+const zoom = (cells: number): number => (100 * cells) / Math.min(CROP, cells)
+/** Position of a crop around cell `at` in CSS terms: 0 % is the first cells, 100 % the last. */
+const offset = (at: number, cells: number): number =>
+  cells > CROP ? (100 * Math.min(Math.max(at - 1, 0), cells - CROP)) / (cells - CROP) : 0
+
 /** Props of {@link HeatPicture}. */
 export interface HeatPictureProps {
   image: ReportImage
@@ -69,11 +76,11 @@ export function HeatPicture({ image, hit, subject, showHeat }: HeatPictureProps)
   useEffect(() => {
     if (canvas.current) paint(canvas.current, hit, image.grid)
   }, [hit, image])
-  // The crop shows the peak patch and its neighbours: three patches a side.
+  // The crop shows the peak patch and its neighbours, three patches a side; at an edge it stays inside the picture.
   const crop = {
     backgroundImage: `url("${encodeURI(image.file)}")`,
-    backgroundSize: `${(100 * columns) / 3}% ${(100 * rows) / 3}%`,
-    backgroundPosition: `${(100 * (column - 1)) / (columns - 3)}% ${(100 * (row - 1)) / (rows - 3)}%`,
+    backgroundSize: `${zoom(columns)}% ${zoom(rows)}%`,
+    backgroundPosition: `${offset(column, columns)}% ${offset(row, rows)}%`,
   }
   const alt = `${image.key}: ${subject} peaks in row ${row + 1}, column ${column + 1} with ${hit.value.toFixed(2)}`
   return (

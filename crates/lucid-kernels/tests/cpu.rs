@@ -239,8 +239,6 @@ fn everything<B: Backend>(backend: &B, d: usize, lengths: (&[usize], &[usize])) 
     backend.transport_cost(&guided, &plan, &pairs, &mut sums, 0).unwrap();
     backend.transport_cost_backward(&guided, &plan, &pairs, 0.3, &mut d_guided, Some(&mut d_plan)).unwrap();
     let (mut d_column, mut d_weights) = (zeros(n_t), zeros(n_t));
-    // A fresh gradient: the one above cancels in columns of almost no mass, where f32 keeps no digit.
-    let d_plan = upload(backend, &random.values(cells));
     backend
         .sinkhorn_backward(&guided, &pairs, &row, &column, options, &plan, &d_plan, &mut d_guided, &mut d_column)
         .unwrap();
@@ -306,8 +304,8 @@ fn every_kernel_agrees_with_the_reference_in_f64() {
             let scale = norm(&mut expected.iter().copied());
             let error = |values: &[f64]| norm(&mut values.iter().zip(expected).map(|(a, b)| a - b)) / scale;
             assert!(scale > 0.0, "{name}: nothing to compare");
-            // Where f32 itself loses digits (columns of almost no mass), of the order of plain loops in f32.
-            let allowed = (10.0 * error(plain)).max(1e-5);
+            // Where f32 itself loses digits (columns of almost no mass), as close as plain loops in f32.
+            let allowed = (3.0 * error(plain)).max(1e-5);
             assert!(error(found) <= allowed, "d {d}, {name}: relative error {} > {allowed}", error(found));
             compared += 1;
         }

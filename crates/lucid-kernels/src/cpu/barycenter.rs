@@ -179,22 +179,18 @@ pub(super) fn backward(
                     }
                     // SAFETY: pairs do not overlap.
                     let d_plan = unsafe { d_plan.part(pair.cells.clone()) };
-                    through_shares(&pair, plan, direction, shares, inner, d_plan);
+                    through_shares(&pair, plan, direction, inner, d_plan);
                 }
             },
         );
     });
 }
 
-/// dΠ_ij += (inner_ij − Σ share · inner over the target's sources) / mass of the target.
-fn through_shares(
-    pair: &Pair,
-    plan: &Plan<Cpu>,
-    direction: Direction,
-    shares: &[f32],
-    inner: &[f32],
-    d_plan: &mut [f32],
-) {
+/// dΠ_ij += (inner_ij − its mean under the target's shares) / mass of the target.
+///
+/// The mean is taken in f64 and under shares that sum to 1 exactly: an error of it is the same in every source of a
+/// target, so that a later sum over them does not average it out, and a target of little mass enlarges it.
+fn through_shares(pair: &Pair, plan: &Plan<Cpu>, direction: Direction, inner: &[f32], d_plan: &mut [f32]) {
     let target = |cell: usize| match direction {
         Direction::T2V => cell / pair.columns,
         Direction::V2T => cell % pair.columns,
@@ -203,14 +199,18 @@ fn through_shares(
         Direction::T2V => &plan.row_sums[pair.target.clone()],
         Direction::V2T => &plan.column_sums[pair.target.clone()],
     };
-    let mut mean = vec![0.0; pair.target.len()];
-    for (cell, (share, inner)) in shares.iter().zip(inner).enumerate() {
-        mean[target(cell)] += share * inner;
+    let (mut mean, mut total) = (vec![0.0_f64; pair.target.len()], vec![0.0_f64; pair.target.len()]);
+    for (cell, (plan, inner)) in plan.plan[pair.cells.clone()].iter().zip(inner).enumerate() {
+        mean[target(cell)] += f64::from(*plan) * f64::from(*inner);
+        total[target(cell)] += f64::from(*plan);
+    }
+    for (mean, total) in mean.iter_mut().zip(&total) {
+        *mean /= total;
     }
     for (cell, (d_plan, inner)) in d_plan.iter_mut().zip(inner).enumerate() {
         let target = target(cell);
         if mass[target] > 0.0 {
-            *d_plan += (inner - mean[target]) / mass[target];
+            *d_plan += ((f64::from(*inner) - mean[target]) / f64::from(mass[target])) as f32;
         }
     }
 }

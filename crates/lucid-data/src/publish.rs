@@ -3,6 +3,8 @@
 //! Files are written into a hidden folder beside the target; each is synced, then the folder, then it is renamed to
 //! its name and the parent is synced. Until the rename nothing is visible under the target's name, and a publisher
 //! that is dropped removes its folder.
+//!
+//! [`FileSystem`] is what every writer of the project goes through, so that tests can make the n-th operation fail.
 
 use std::fs;
 use std::io::{self, Seek, Write};
@@ -18,15 +20,23 @@ pub trait OutputFile: Write + Seek + Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// The operations a publisher needs of the file system; tests put one in its place that fails where they want.
+/// The operations writers need of the file system; tests put one in its place that fails where they want.
 pub trait FileSystem: Send + Sync {
+    /// Creates a folder and its parents where they are absent.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+    /// Opens a file for appending, creating it if it is absent.
+    fn append(&self, path: &Path) -> io::Result<Box<dyn OutputFile>> {
+        Ok(Box::new(fs::OpenOptions::new().append(true).create(true).open(path)?))
+    }
     /// Creates one folder that must not exist.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Creates a file that must not exist.
     fn create(&self, path: &Path) -> io::Result<Box<dyn OutputFile>>;
     /// Returns once a folder's entries are on the disk.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Renames a folder; `to` is absent or an empty folder.
+    /// Renames a file, replacing one that exists, or a folder; `to` is then absent or an empty folder.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Swaps two folders in one step where the system can, else by renames.
     fn exchange(&self, a: &Path, b: &Path) -> io::Result<()>;
@@ -90,15 +100,26 @@ impl FileSystem for Disk {
     }
 }
 
-/// A hidden name beside `path` that no other publisher uses.
-fn sibling(path: &Path, kind: &str) -> PathBuf {
+/// A path made by `name` from a number, at which nothing lies and which no other caller of this process gets. What a killed
+/// program with the same process id left behind (in a container it is always 1) is passed over.
+pub fn unused(name: impl Fn(u64) -> PathBuf) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    parent_of(path).join(format!(".{name}.{kind}-{}-{number}", std::process::id()))
+    loop {
+        let path = name(NEXT.fetch_add(1, Ordering::Relaxed));
+        if fs::symlink_metadata(&path).is_err() {
+            return path;
+        }
+    }
 }
 
-fn parent_of(path: &Path) -> &Path {
+/// A hidden name beside `path` that no other publisher uses.
+fn sibling(path: &Path, kind: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    unused(|number| parent_of(path).join(format!(".{name}.{kind}-{}-{number}", std::process::id())))
+}
+
+/// The folder that holds `path`.
+pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

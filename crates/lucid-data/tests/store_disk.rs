@@ -139,6 +139,16 @@ fn whichever_operation_fails_the_old_state_or_the_new_one_is_there() {
     }
 }
 
+#[test]
+fn leftovers_of_a_killed_program_with_the_same_process_id_are_no_obstacle() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..500 {
+        fs::create_dir(dir.path().join(format!(".acts.tmp-{}-{number}", std::process::id()))).unwrap();
+    }
+    sample(2).write_to(&dir.path().join("acts"), options(Precision::F32)).unwrap();
+    assert_eq!(StoreReader::open(&dir.path().join("acts")).unwrap().pairs(), 2);
+}
+
 /// Every write goes to `/dev/full`, which answers as a full disk does.
 #[cfg(target_os = "linux")]
 #[test]

@@ -92,8 +92,8 @@ fn default_preset_finds_the_concepts_in_both_modalities() {
     assert_eq!(evaluation.skipped.keys().collect::<Vec<_>>(), ["grounding"]);
     let (right, wrong, spare) = named(&model, &evaluation);
     assert!(right >= 30 && wrong <= right / 10, "{right} right, {wrong} wrong");
-    // There are 16 more latents than concepts.
-    assert!(spare <= 16, "{spare}");
+    // A name for a latent that is no concept's best one counts as wrong here: four names in five must be right.
+    assert!(5 * right >= 4 * (right + wrong + spare), "{right} right, {wrong} wrong, {spare} spare");
 }
 
 #[test]

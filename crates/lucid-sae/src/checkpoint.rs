@@ -118,7 +118,7 @@ pub fn write<B: Backend<Real = f32>>(
     snapshot: &Snapshot<'_, B>,
 ) -> Result<PathBuf, SaeError> {
     let folder = run.join(FOLDER);
-    files.create_dir(&folder).map_err(|error| SaeError::io("create", &folder, error))?;
+    files.create_dir_all(&folder).map_err(|error| SaeError::io("create", &folder, error))?;
     let target = folder.join(format!("step-{:07}", snapshot.state.step));
     publish_folder(files, &target, |temporary| {
         let mut digests = BTreeMap::new();

@@ -2,64 +2,14 @@
 //!
 //! The operations that can fail half way go through [`FileSystem`], so that tests can make the n-th of them fail.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use lucid_data::publish::{Disk, FileSystem, OutputFile};
+use lucid_data::publish::{parent_of, unused};
 
 use crate::error::SaeError;
-
-/// A file being written.
-pub trait OutFile: Write + Send {
-    /// Makes what was written durable.
-    fn sync(&mut self) -> io::Result<()>;
-}
-
-impl OutFile for File {
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_all()
-    }
-}
-
-/// The writing side of a file system.
-pub trait FileSystem: Send + Sync {
-    /// Creates a file, emptying one that exists.
-    fn create(&self, path: &Path) -> io::Result<Box<dyn OutFile>>;
-    /// Opens a file for appending, creating it if it is absent.
-    fn append(&self, path: &Path) -> io::Result<Box<dyn OutFile>>;
-    /// Creates a folder and its parents.
-    fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// Renames a file or folder, replacing a file.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Makes the entries of a folder durable.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
-}
-
-/// The operating system's files.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Disk;
-
-impl FileSystem for Disk {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn OutFile>> {
-        Ok(Box::new(File::create(path)?))
-    }
-
-    fn append(&self, path: &Path) -> io::Result<Box<dyn OutFile>> {
-        Ok(Box::new(OpenOptions::new().append(true).create(true).open(path)?))
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
-    }
-}
 
 /// Length and hash of a written file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -72,7 +22,7 @@ pub struct FileDigest {
 
 /// Counts and hashes what passes through.
 struct Digesting {
-    file: io::BufWriter<Box<dyn OutFile>>,
+    file: io::BufWriter<Box<dyn OutputFile>>,
     hasher: blake3::Hasher,
     bytes: u64,
 }
@@ -111,15 +61,8 @@ pub fn write_file(
 
 /// A name beside `target` that no other writer uses and that readers pass over.
 fn temporary_beside(target: &Path) -> PathBuf {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
     let name = target.file_name().map_or_else(|| "out".into(), |name| name.to_string_lossy().into_owned());
-    let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
-    target.with_file_name(format!(".tmp-{name}-{}-{unique}", std::process::id()))
-}
-
-/// The folder that holds `path`.
-fn parent_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    unused(|number| target.with_file_name(format!(".tmp-{name}-{}-{number}", std::process::id())))
 }
 
 /// Replaces the file `target` by what `fill` writes: readers see the old content or the new, never a part.
@@ -141,7 +84,8 @@ pub fn publish_file(
     result
 }
 
-/// Publishes the folder `target` with what `fill` puts into it, replacing a folder that exists.
+/// Publishes the folder `target` with what `fill` puts into it. A folder that exists is exchanged for the new one, where the
+/// system can in one step, and then removed.
 pub fn publish_folder(
     files: &dyn FileSystem,
     target: &Path,
@@ -153,20 +97,12 @@ pub fn publish_folder(
         files.create_dir(&temporary).map_err(|error| SaeError::io("create", &temporary, error))?;
         fill(&temporary)?;
         files.sync_dir(&temporary).map_err(|error| SaeError::io("sync", &temporary, error))?;
-        let replaced = target.exists().then(|| temporary_beside(target));
-        if let Some(aside) = &replaced {
-            files.rename(target, aside).map_err(|error| SaeError::io("move aside", target, error))?;
-        }
-        if let Err(error) = files.rename(&temporary, target) {
-            if let Some(aside) = &replaced {
-                // Puts the old one back: a failed replacement must not lose it.
-                let _ = fs::rename(aside, target);
-            }
-            return Err(SaeError::io("publish", target, error));
-        }
+        let replaces = target.exists();
+        let published = if replaces { files.exchange(&temporary, target) } else { files.rename(&temporary, target) };
+        published.map_err(|error| SaeError::io("publish", target, error))?;
         files.sync_dir(parent).map_err(|error| SaeError::io("sync", parent, error))?;
-        if let Some(aside) = &replaced {
-            fs::remove_dir_all(aside).map_err(|error| SaeError::io("remove", aside, error))?;
+        if replaces {
+            files.remove_dir_all(&temporary).map_err(|error| SaeError::io("remove", &temporary, error))?;
         }
         Ok(())
     };

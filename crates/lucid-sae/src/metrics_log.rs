@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::SaeError;
 use crate::events::TrainEvent;
-use crate::files::{FileSystem, OutFile};
+use crate::files::{FileSystem, OutputFile};
 
 /// Name of the log within a run.
 pub const METRICS: &str = "metrics.jsonl";
@@ -15,7 +15,7 @@ pub const METRICS: &str = "metrics.jsonl";
 /// An open log.
 pub struct MetricsLog {
     path: PathBuf,
-    file: Box<dyn OutFile>,
+    file: Box<dyn OutputFile>,
     bytes: u64,
 }
 

@@ -152,8 +152,8 @@ impl Model {
         model_folder::load(path.as_ref())
     }
 
-    /// Writes a model folder; a new one appears by rename. Where the folder exists its two files are replaced, and in
-    /// between it is no model: a reader never sees weights under another model's description.
+    /// Writes a model folder, by rename; an older model there is exchanged for it. In a folder that holds more (a run's) the
+    /// two files are replaced, and in between it is no model: a reader never sees weights under another's description.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaeError> {
         model_folder::save(&Disk, self, path.as_ref())
     }

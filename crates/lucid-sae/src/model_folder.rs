@@ -82,12 +82,13 @@ struct Scale {
     scale: f32,
 }
 
-/// Publishes `model` at `path`: a new folder by rename; in a folder that exists (a run's), file by file.
+/// Publishes `model` at `path`: a folder by rename, which replaces a model folder; in a folder that holds more (a run's),
+/// file by file.
 pub fn save(files: &dyn FileSystem, model: &Model, path: &Path) -> Result<(), SaeError> {
     let fill = |out: &mut dyn io::Write| weights::write_host(out, &model.params, &model.normalisation);
-    if !path.exists() {
+    if !path.exists() || holds_a_model_only(path)? {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            files.create_dir(parent).map_err(|error| SaeError::io("create", parent, error))?;
+            files.create_dir_all(parent).map_err(|error| SaeError::io("create", parent, error))?;
         }
         return publish_folder(files, path, |folder| {
             let digest = write_file(files, &folder.join(WEIGHTS), fill)?;
@@ -103,6 +104,18 @@ pub fn save(files: &dyn FileSystem, model: &Model, path: &Path) -> Result<(), Sa
     let digest = publish_file(files, &path.join(WEIGHTS), fill)?;
     let text = describe(model, digest)?;
     publish_file(files, &config, |out| out.write_all(text.as_bytes())).map(drop)
+}
+
+/// Whether nothing in the folder would be lost if a model folder took its place.
+fn holds_a_model_only(path: &Path) -> Result<bool, SaeError> {
+    let entries = fs::read_dir(path).map_err(|error| SaeError::io("read", path, error))?;
+    for entry in entries {
+        let name = entry.map_err(|error| SaeError::io("read", path, error))?.file_name();
+        if name != CONFIG && name != WEIGHTS {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The text of config.json.

@@ -44,7 +44,7 @@ impl RunFolder {
         source: &dyn ActivationSource,
         observer: &dyn TrainObserver,
     ) -> Result<(Self, Option<Checkpoint>), SaeError> {
-        files.create_dir(path).map_err(|error| SaeError::io("create", path, error))?;
+        files.create_dir_all(path).map_err(|error| SaeError::io("create", path, error))?;
         let lock = RunLock::take(path)?;
         if let Some(name) = holds_run(path).filter(|_| !resume) {
             return Err(SaeError::Busy {

@@ -5,14 +5,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lucid_data::store::ActivationSource;
-use lucid_sae::files::{Disk, FileSystem, OutFile};
-use lucid_sae::{Config, Model, SaeError, TrainEvent, TrainObserver, TrainOptions, Unobserved, train};
+use lucid_sae::files::{Disk, FileSystem, OutputFile};
+use lucid_sae::{Config, Model, SaeError, TrainEvent, TrainObserver, TrainOptions, Unobserved, model_folder, train};
 use support::{Recorder, artefacts, copy_folder, synthetic, tiny, tiny_store};
 
 fn options(out: &Path) -> TrainOptions {
@@ -274,8 +274,14 @@ fn spend(left: &AtomicUsize) -> io::Result<()> {
 }
 
 struct FullFile {
-    file: Box<dyn OutFile>,
+    file: Box<dyn OutputFile>,
     left: Arc<AtomicUsize>,
+}
+
+impl Seek for FullFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
 }
 
 impl Write for FullFile {
@@ -292,7 +298,7 @@ impl Write for FullFile {
     }
 }
 
-impl OutFile for FullFile {
+impl OutputFile for FullFile {
     fn sync(&mut self) -> io::Result<()> {
         spend(&self.left)?;
         self.file.sync()
@@ -300,17 +306,29 @@ impl OutFile for FullFile {
 }
 
 impl FileSystem for Full {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn OutFile>> {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn OutputFile>> {
         spend(&self.left)?;
         Ok(Box::new(FullFile { file: Disk.create(path)?, left: Arc::clone(&self.left) }))
     }
-    fn append(&self, path: &Path) -> io::Result<Box<dyn OutFile>> {
+    fn append(&self, path: &Path) -> io::Result<Box<dyn OutputFile>> {
         spend(&self.left)?;
         Ok(Box::new(FullFile { file: Disk.append(path)?, left: Arc::clone(&self.left) }))
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         spend(&self.left)?;
         Disk.create_dir(path)
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        spend(&self.left)?;
+        Disk.create_dir_all(path)
+    }
+    fn exchange(&self, a: &Path, b: &Path) -> io::Result<()> {
+        spend(&self.left)?;
+        Disk.exchange(a, b)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        spend(&self.left)?;
+        Disk.remove_dir_all(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         spend(&self.left)?;
@@ -320,6 +338,31 @@ impl FileSystem for Full {
         spend(&self.left)?;
         Disk.sync_dir(path)
     }
+}
+
+#[test]
+fn saving_over_a_model_on_a_full_disk_leaves_the_old_model_or_the_new() {
+    let train = |seed| train(&tiny_store(), None, &TrainOptions::new(Config { seed, ..tiny() }), &Unobserved).unwrap();
+    let (old, new) = (train(1), train(2));
+    let mut failures = 0;
+    for n in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        old.save(&path).unwrap();
+        let full = Full { left: Arc::new(AtomicUsize::new(n)) };
+        let result = model_folder::save(&full, &new, &path);
+        let found = Model::load(&path).unwrap().config.seed;
+        assert!(found == 1 || found == 2, "operation {n}: seed {found}");
+        let Err(error) = result else {
+            assert_eq!(found, 2);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "something was left beside the model");
+            break;
+        };
+        assert_eq!(error.code(), "E_IO", "operation {n}: {error}");
+        failures += 1;
+    }
+    // Two files (create, write, sync), the folders around them and the exchange.
+    assert!(failures >= 10, "{failures}");
 }
 
 #[test]

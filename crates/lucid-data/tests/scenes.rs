@@ -15,7 +15,7 @@ fn sample(count: u64) -> Vec<Scene> {
     }
     for level in [Level::Easy, Level::Full] {
         for wording in [Wording::Full, Wording::Optional] {
-            let options = SceneOptions { split: Split::Train, family: 8, canvas: Canvas::Single, level, wording };
+            let options = SceneOptions { split: Split::Train, family: 8, canvas: Canvas::Single, level, wording, crowd: Crowd::Any };
             all.extend((0..count).map(|i| scene_with(12, i, &options)));
         }
     }

@@ -305,10 +305,20 @@ impl Siglip {
 
     /// `exp(logit_scale) · cos(image, text) + logit_bias`, [images, texts], from pooled outputs.
     pub fn logits(&self, image_pooled: &Tensor, text_pooled: &Tensor) -> Result<Tensor> {
-        let unit = |x: &Tensor| x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?);
         let cosine = unit(image_pooled)?.matmul(&unit(text_pooled)?.t()?)?;
         cosine.broadcast_mul(&self.logit_scale.exp()?)?.broadcast_add(&self.logit_bias)
     }
+
+    /// The logit of each image with the text of the same row, [n]: the diagonal of [`Self::logits`].
+    pub fn pair_logits(&self, image_pooled: &Tensor, text_pooled: &Tensor) -> Result<Tensor> {
+        let cosine = (unit(image_pooled)? * unit(text_pooled)?)?.sum(1)?;
+        cosine.broadcast_mul(&self.logit_scale.exp()?)?.broadcast_add(&self.logit_bias)
+    }
+}
+
+/// Rows divided by their norms.
+fn unit(x: &Tensor) -> Result<Tensor> {
+    x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?)
 }
 
 /// Unfolds images [n, 3, S, S] into patches [n, (S/p)², 3·p·p]: rows of patches first, values ordered (channel, y, x) as the

@@ -3,7 +3,7 @@
 use super::concepts::{Concept, ConceptKind, Count, GENERIC_NOUNS, Relation, concept_of, words_for};
 use super::random::Stream;
 use super::truth::{ATTRIBUTES, Mention, RelationTruth, SceneTruth, WordTruth};
-use super::{Wording, layout::Plan};
+use super::{Crowd, SceneOptions, Wording, layout::Plan};
 
 /// Longest caption in words; one more token ends it.
 pub const MAX_WORDS: usize = 23;
@@ -69,15 +69,15 @@ fn mention(
     writer: &mut Writer,
     truth: &SceneTruth,
     objects: &[usize],
-    wording: Wording,
+    options: &SceneOptions,
     stream: &mut Stream,
 ) -> Mention {
-    let stated = choose_stated(truth, objects, wording, stream);
+    let stated = choose_stated(truth, objects, options.wording, stream);
     let values = values_of(truth, objects[0]);
     let plural = objects.len() > 1;
     let mut result = Mention { objects: objects.to_vec(), plural, ..Mention::default() };
     if plural {
-        if wording == Wording::Full || stream.chance(0.88) {
+        if options.crowd == Crowd::Group || options.wording == Wording::Full || stream.chance(0.88) {
             let value = Count::ALL[objects.len() - 2].index();
             let word = words_for(ConceptKind::Count, value, false)[0];
             result.count = Some(writer.say(word, Some(concept_of(ConceptKind::Count, value)), objects, false));
@@ -121,16 +121,17 @@ fn background(writer: &mut Writer, truth: &SceneTruth, stream: &mut Stream) {
 }
 
 /// Adds words, mentions and relation to `truth` and returns the caption.
-pub fn caption(truth: &mut SceneTruth, plan: &Plan, wording: Wording, stream: &mut Stream) -> String {
+pub fn caption(truth: &mut SceneTruth, plan: &Plan, options: &SceneOptions, stream: &mut Stream) -> String {
+    let wording = options.wording;
     let mut groups: Vec<Vec<usize>> = plan.groups.iter().map(|g| g.clone().collect()).collect();
     stream.shuffle(&mut groups);
     // Not every object is spoken of: three phrases at most, sometimes one fewer.
     let mut spoken = groups.len().min(3);
-    if wording == Wording::Optional && spoken > 1 && stream.chance(0.15) {
+    if wording == Wording::Optional && options.crowd == Crowd::Any && spoken > 1 && stream.chance(0.15) {
         spoken -= 1;
     }
     let singular = groups.iter().take(2).all(|g| g.len() == 1);
-    let relation = if spoken == 2 && singular && stream.chance(0.6) {
+    let relation = if spoken == 2 && singular && (options.crowd == Crowd::Pair || stream.chance(0.6)) {
         Relation::ALL.into_iter().find(|&r| truth.related(r, groups[0][0], groups[1][0]))
     } else {
         None
@@ -177,7 +178,7 @@ pub fn caption(truth: &mut SceneTruth, plan: &Plan, wording: Wording, stream: &m
                 (0, _) => {}
                 _ => writer.frame(["and", "and", "with", "beside", "near"][stream.below(5)]),
             }
-            mentions.push(mention(&mut writer, truth, group, wording, &mut stream));
+            mentions.push(mention(&mut writer, truth, group, options, &mut stream));
         }
         if say_background {
             background(&mut writer, truth, &mut stream);

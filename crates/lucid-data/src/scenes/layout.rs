@@ -3,7 +3,7 @@
 use super::concepts::{Background, Color, Pattern, Shape, Size};
 use super::random::Stream;
 use super::render::{Placed, RADII};
-use super::{Canvas, Level, SceneOptions, Split};
+use super::{Canvas, Crowd, Level, SceneOptions, Split};
 
 /// Number of shapes that have one colour kept out of the training split.
 const HELD_OUT_SHAPES: usize = 6;
@@ -35,11 +35,15 @@ fn object_count(stream: &mut Stream, options: &SceneOptions) -> usize {
     if options.canvas == Canvas::Single {
         return 1;
     }
-    match stream.unit() {
-        u if u < 0.30 => 1,
-        u if u < 0.68 => 2,
-        u if u < 0.88 => 3,
-        _ => 4,
+    match options.crowd {
+        Crowd::Pair => 2,
+        Crowd::Group => 2 + stream.below(3),
+        Crowd::Any => match stream.unit() {
+            u if u < 0.30 => 1,
+            u if u < 0.68 => 2,
+            u if u < 0.88 => 3,
+            _ => 4,
+        },
     }
 }
 
@@ -50,7 +54,12 @@ pub fn plan(options: &SceneOptions, common: &mut Stream, member: usize, own: &mu
         Level::Full => *common.pick(&Background::ALL),
     };
     let total = object_count(common, options);
-    let group = if total >= 2 && common.chance(0.3) { 2 + common.below(total - 1) } else { 1 };
+    let group = match options.crowd {
+        Crowd::Pair => 1,
+        Crowd::Group => total,
+        Crowd::Any if total >= 2 && common.chance(0.3) => 2 + common.below(total - 1),
+        Crowd::Any => 1,
+    };
     let mut looks: Vec<Look> = Vec::new();
     let mut left = total;
     while left > 0 {

@@ -3,7 +3,8 @@
 //! A scene is a pure function of `(seed, index)` and [`SceneOptions`]: 112 × 112 pixels, 14 × 14 patches of 8, one to four
 //! objects (8 shapes × 8 colours × 4 patterns × 3 sizes) on one of 10 backgrounds, and a caption of at most 23 words from a
 //! closed vocabulary ([`vocabulary`]). [`SceneTruth`] says which object owns every pixel, what share of every patch shows which
-//! concept, and what every word of the caption speaks of. [`swap_word`] gives captions that one word makes false.
+//! concept, and what every word of the caption speaks of. [`swap_word`] gives captions that one word makes false,
+//! [`false_captions`] several of them to train on.
 //! No transcendental function is called, so the same seed gives the same bytes on every machine.
 
 mod backgrounds;
@@ -23,7 +24,7 @@ pub use concepts::{
 pub use grammar::MAX_WORDS;
 pub use layout::is_held_out;
 pub use random::Stream;
-pub use swap::{Swap, swap_word};
+pub use swap::{Swap, false_captions, swap_word};
 pub use truth::{ATTRIBUTES, Mention, ObjectTruth, PATCH, RelationTruth, SceneTruth, WordTruth};
 
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,19 @@ pub enum Wording {
     Optional,
 }
 
+/// Which objects come together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Crowd {
+    /// One to four objects, alone or in groups of equals.
+    #[default]
+    Any,
+    /// Two that differ, and a caption that says how they lie: the start of a curriculum for relations.
+    Pair,
+    /// Two to four equal ones, and a caption that counts them: the start of a curriculum for numbers.
+    Group,
+}
+
 /// Everything but seed and index that decides a scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SceneOptions {
@@ -108,11 +122,21 @@ pub struct SceneOptions {
     pub level: Level,
     /// Completeness of captions.
     pub wording: Wording,
+    /// Which objects come together; only [`Crowd::Any`] on the small canvas, which holds one.
+    #[serde(default)]
+    pub crowd: Crowd,
 }
 
 impl Default for SceneOptions {
     fn default() -> Self {
-        Self { split: Split::Train, family: 1, canvas: Canvas::Scene, level: Level::Full, wording: Wording::Optional }
+        Self {
+            split: Split::Train,
+            family: 1,
+            canvas: Canvas::Scene,
+            level: Level::Full,
+            wording: Wording::Optional,
+            crowd: Crowd::Any,
+        }
     }
 }
 
@@ -140,14 +164,17 @@ pub fn scene(seed: u64, index: u64, split: Split, kind: Kind) -> Scene {
 /// Scene `index` of `seed` under `options`.
 pub fn scene_with(seed: u64, index: u64, options: &SceneOptions) -> Scene {
     let family = options.family.max(1) as u64;
-    // Families and lone scenes, splits and formats are drawn from separate streams of the same seed.
-    let domain = (options.split as u64) << 8 | (options.canvas as u64) << 4 | u64::from(family > 1) << 2;
+    // Families and lone scenes, splits, formats and crowds are drawn from separate streams of the same seed.
+    let domain = (options.crowd as u64) << 12
+        | (options.split as u64) << 8
+        | (options.canvas as u64) << 4
+        | u64::from(family > 1) << 2;
     let mut common = Stream::new(seed, index / family, domain);
     let mut own = Stream::new(seed, index, domain | 1);
     let plan = layout::plan(options, &mut common, (index % family) as usize, &mut own);
     let side = options.canvas.side();
     let drawn = render::draw(side, plan.background, &plan.objects, &mut own);
     let mut truth = SceneTruth::of(side, plan.background, &plan.objects, drawn.owner);
-    let caption = grammar::caption(&mut truth, &plan, options.wording, &mut own);
+    let caption = grammar::caption(&mut truth, &plan, options, &mut own);
     Scene { seed, index, rgb: drawn.rgb, caption, truth }
 }

@@ -3,7 +3,7 @@
 use crate::mini_training::recipe::Part;
 use crate::mini_training::tokens::caption_ids;
 use candle_core::{Device, Result, Tensor};
-use lucid_data::scenes::{PATCH, Scene, Stream, scene_with};
+use lucid_data::scenes::{PATCH, Scene, Stream, false_captions, scene_with};
 
 /// Pictures of one kind with their captions.
 pub struct Batch {
@@ -11,8 +11,10 @@ pub struct Batch {
     pub patches: Tensor,
     /// Position of every patch in the full grid, u32 [n, P]; `None` for whole pictures.
     pub positions: Option<Tensor>,
-    /// u32 [n, L].
+    /// Captions, u32 [n, L].
     pub ids: Tensor,
+    /// False captions, u32 [n·K, L], those of one picture together; K may be 0.
+    pub wrong_ids: Tensor,
 }
 
 /// Patches of a picture along one side of the model's grid.
@@ -33,14 +35,23 @@ fn unfold(scene: &Scene, chosen: &[usize], out: &mut Vec<f32>) {
     }
 }
 
-/// Scenes `first .. first + count` of `seed` as one part of a batch; `text_length` ids a caption.
+/// Scenes `first .. first + count` of `seed` as one part of a batch, each with `negatives` false captions; `text_length` ids a
+/// caption.
 ///
 /// A picture smaller than the grid lies at a random place of it; where the part asks for fewer patches than the picture has,
 /// a random subset is seen.
-pub fn draw(part: &Part, seed: u64, first: u64, count: usize, text_length: usize) -> Result<Batch> {
+pub fn draw(
+    part: &Part,
+    negatives: usize,
+    seed: u64,
+    first: u64,
+    count: usize,
+    text_length: usize,
+) -> Result<Batch> {
     let mut values = Vec::with_capacity(count * part.patches * 3 * PATCH * PATCH);
     let mut positions = Vec::with_capacity(count * part.patches);
     let mut ids = Vec::with_capacity(count * text_length);
+    let mut wrong_ids = Vec::with_capacity(count * negatives * text_length);
     let mut whole = false;
     for index in first..first + count as u64 {
         let scene = scene_with(seed, index, &part.scenes);
@@ -58,6 +69,10 @@ pub fn draw(part: &Part, seed: u64, first: u64, count: usize, text_length: usize
         positions.extend(chosen.iter().map(|&p| ((top + p / grid) * GRID + left + p % grid) as u32));
         unfold(&scene, &chosen, &mut values);
         ids.extend(caption_ids(&scene.caption, text_length));
+        let mut wrong = false_captions(&scene, negatives, &mut Stream::new(seed, index, 0xfa15e));
+        // Where nothing can be false, the caption itself takes the place: it ranks with itself and moves nothing.
+        wrong.resize(negatives, scene.caption);
+        wrong.iter().for_each(|caption| wrong_ids.extend(caption_ids(caption, text_length)));
     }
     let device = Device::Cpu;
     let seen = values.len() / (count * 3 * PATCH * PATCH);
@@ -65,6 +80,7 @@ pub fn draw(part: &Part, seed: u64, first: u64, count: usize, text_length: usize
         patches: Tensor::from_vec(values, (count, seen, 3 * PATCH * PATCH), &device)?,
         positions: if whole { None } else { Some(Tensor::from_vec(positions, (count, seen), &device)?) },
         ids: Tensor::from_vec(ids, (count, text_length), &device)?,
+        wrong_ids: Tensor::from_vec(wrong_ids, (count * negatives, text_length), &device)?,
     })
 }
 
@@ -82,6 +98,7 @@ pub fn whole(scenes: &[Scene], text_length: usize) -> Result<Batch> {
         patches: Tensor::from_vec(values, (scenes.len(), chosen.len(), 3 * PATCH * PATCH), &device)?,
         positions: if grid == GRID { None } else { Some(Tensor::from_vec(row, chosen.len(), &device)?) },
         ids: Tensor::from_vec(ids, (scenes.len(), text_length), &device)?,
+        wrong_ids: Tensor::zeros((0, text_length), candle_core::DType::U32, &device)?,
     })
 }
 
@@ -94,7 +111,7 @@ mod tests {
     #[test]
     fn whole_pictures_are_unfolded_as_the_model_does() {
         let part = Part { scenes: SceneOptions::default(), count: 2, patches: 196 };
-        let batch = draw(&part, 5, 3, 2, 24).unwrap();
+        let batch = draw(&part, 0, 5, 3, 2, 24).unwrap();
         assert!(batch.positions.is_none());
         let scene = scene_with(5, 4, &part.scenes);
         let planes: Vec<f32> = (0..3)
@@ -110,7 +127,7 @@ mod tests {
     fn dropped_patches_keep_their_positions() {
         let full = Part { scenes: SceneOptions::default(), count: 1, patches: 196 };
         let some = Part { patches: 50, ..full.clone() };
-        let (all, few) = (draw(&full, 5, 0, 1, 24).unwrap(), draw(&some, 5, 0, 1, 24).unwrap());
+        let (all, few) = (draw(&full, 0, 5, 0, 1, 24).unwrap(), draw(&some, 2, 5, 0, 1, 24).unwrap());
         let at: Vec<u32> = few.positions.unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert!(at.windows(2).all(|w| w[0] < w[1]) && at.len() == 50);
         for (k, &position) in at.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The training loss, taken in one place for both halves of a batch: SigLIP's pairwise sigmoid loss, and a linear head that
 //! names the caption's words from the pooled image state (as in SuperClass; dropped after training).
 
+use crate::mini_training::recipe::Recipe;
 use crate::mini_training::tokens::FIRST_WORD;
 use crate::mini_training::trainee::Trainee;
 use candle_core::{D, DType, Device, Result, Tensor, Var};
@@ -11,12 +12,16 @@ pub struct Loss {
     pub pairs: f64,
     /// Bag-of-words loss, per picture.
     pub bag: f64,
+    /// Mean over false captions of log(1 + e^(false − own)), in logits.
+    pub rank: f64,
     /// Share of the pictures whose own caption scores highest in the batch.
     pub first: f64,
     /// With respect to the pooled image states, [B, d].
     pub image: Tensor,
     /// With respect to the pooled text states, [B, d].
     pub text: Tensor,
+    /// With respect to the pooled text states of false captions, [B·K, d].
+    pub wrong: Tensor,
     /// With respect to parameters by name: logit scale and bias, the bag-of-words head.
     pub parameters: Vec<(&'static str, Vec<f32>)>,
 }
@@ -42,10 +47,28 @@ fn bags(ids: &Tensor, words: usize) -> Result<Tensor> {
     Tensor::from_vec(bags, (rows.len(), words), &Device::Cpu)
 }
 
-/// Loss of pooled states `image`, `text` [B, d] whose captions are `ids` [B, L].
-pub fn loss(trainee: &Trainee, image: &Tensor, text: &Tensor, ids: &Tensor, bag_weight: f64) -> Result<Loss> {
+/// How far each false caption scores above the picture's own: `own` [B] are the logits of the pairs.
+fn rank(trainee: &Trainee, image: &Tensor, wrong: &Tensor, own: &Tensor) -> Result<Tensor> {
+    let (n, d) = image.dims2()?;
+    let k = wrong.dim(0)? / n;
+    let repeated = image.unsqueeze(1)?.broadcast_as((n, k, d))?.reshape((n * k, d))?;
+    let own = own.unsqueeze(1)?.broadcast_as((n, k))?.reshape(n * k)?;
+    softplus(&(trainee.model.pair_logits(&repeated, wrong)? - own)?)?.mean_all()
+}
+
+/// Loss of pooled states `image`, `text` [B, d] whose captions are `ids` [B, L]; `wrong` [B·K, d] are the states of false
+/// captions, those of one picture together.
+pub fn loss(
+    trainee: &Trainee,
+    image: &Tensor,
+    text: &Tensor,
+    wrong: &Tensor,
+    ids: &Tensor,
+    recipe: &Recipe,
+) -> Result<Loss> {
     let n = image.dim(0)?;
-    let (image, text) = (Var::from_tensor(&image.detach())?, Var::from_tensor(&text.detach())?);
+    let var = |t: &Tensor| Var::from_tensor(&t.detach());
+    let (image, text, wrong) = (var(image)?, var(text)?, var(wrong)?);
     let logits = trainee.model.logits(&image, &text)?;
     // +1 on the diagonal, −1 elsewhere.
     let sign = ((Tensor::eye(n, DType::F32, &Device::Cpu)? * 2.0)? - 1.0)?;
@@ -59,7 +82,12 @@ pub fn loss(trainee: &Trainee, image: &Tensor, text: &Tensor, ids: &Tensor, bag_
     let log_sum = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
     let log_shares = shifted.broadcast_sub(&log_sum)?;
     let bag = ((log_shares * bags(ids, weight.dim(0)?)?)?.sum_all()?.neg()? / n as f64)?;
-    let total = (&pairs + (&bag * bag_weight)?)?;
+    let ranked = if wrong.dim(0)? > 0 {
+        rank(trainee, &image, &wrong, &trainee.model.pair_logits(&image, &text)?)?
+    } else {
+        Tensor::zeros((), DType::F32, &Device::Cpu)?
+    };
+    let total = ((&pairs + (&bag * recipe.bag_weight)?)? + (&ranked * recipe.rank_weight)?)?;
     let grads = total.backward()?;
     let of = |var: &Var| match grads.get(var) {
         Some(g) => g.contiguous(),
@@ -74,9 +102,11 @@ pub fn loss(trainee: &Trainee, image: &Tensor, text: &Tensor, ids: &Tensor, bag_
     Ok(Loss {
         pairs: f64::from(pairs.to_scalar::<f32>()?),
         bag: f64::from(bag.to_scalar::<f32>()?),
+        rank: f64::from(ranked.to_scalar::<f32>()?),
         first: first as f64 / n as f64,
         image: of(&image)?,
         text: of(&text)?,
+        wrong: of(&wrong)?,
         parameters,
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::config::{SiglipConfig, TextConfig, VisionConfig};
 use crate::mini_training::tokens::{END, vocab_size};
-use lucid_data::scenes::{Canvas, Level, SceneOptions, Split, Wording};
+use lucid_data::scenes::{Canvas, Crowd, Level, SceneOptions, Split, Wording};
 use serde::{Deserialize, Serialize};
 
 /// One kind of picture in a stage's batches.
@@ -48,6 +48,10 @@ pub struct Recipe {
     pub clip: f64,
     /// Weight of the bag-of-words loss.
     pub bag_weight: f64,
+    /// False captions of each picture ([`lucid_data::scenes::false_captions`]).
+    pub negatives: usize,
+    /// Weight of the loss that ranks a picture's own caption above its false ones.
+    pub rank_weight: f64,
     /// Initial logit scale (before its logarithm) and bias: SigLIP's 10 and −10 are made for batches of 32,768.
     pub logit_scale: f64,
     /// See `logit_scale`.
@@ -86,14 +90,22 @@ impl Recipe {
     }
 }
 
+const TRAIN: SceneOptions = SceneOptions {
+    split: Split::Train,
+    family: 1,
+    canvas: Canvas::Scene,
+    level: Level::Full,
+    wording: Wording::Optional,
+    crowd: Crowd::Any,
+};
+
 fn singles(level: Level, count: usize) -> Part {
-    let scenes = SceneOptions { split: Split::Train, family: 8, canvas: Canvas::Single, level, wording: Wording::Full };
+    let scenes = SceneOptions { family: 8, canvas: Canvas::Single, level, wording: Wording::Full, ..TRAIN };
     Part { scenes, count, patches: 49 }
 }
 
-fn scenes(wording: Wording, family: usize, count: usize, patches: usize) -> Part {
-    let scenes = SceneOptions { split: Split::Train, family, canvas: Canvas::Scene, level: Level::Full, wording };
-    Part { scenes, count, patches }
+fn scenes(crowd: Crowd, count: usize, patches: usize) -> Part {
+    Part { scenes: SceneOptions { family: 8, crowd, ..TRAIN }, count, patches }
 }
 
 /// Shape of the embedded backbone: width 96, four image blocks, three text blocks.
@@ -136,6 +148,8 @@ pub fn mini() -> Recipe {
         muon: true,
         clip: 1.0,
         bag_weight: 1.0,
+        negatives: 2,
+        rank_weight: 1.0,
         logit_scale: 10.0,
         logit_bias: -5.0,
         stages: vec![
@@ -144,9 +158,9 @@ pub fn mini() -> Recipe {
             stage(
                 "scenes, half the patches",
                 550,
-                vec![singles(Level::Full, 16), scenes(Wording::Optional, 8, 48, 98)],
+                vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 98)],
             ),
-            stage("scenes", 180, vec![singles(Level::Full, 16), scenes(Wording::Optional, 8, 48, 196)]),
+            stage("scenes", 180, vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 196)]),
         ],
     }
 }

@@ -57,12 +57,13 @@ const PORTION: usize = 800;
 struct Half {
     image: Tensor,
     text: Tensor,
+    wrong: Tensor,
     ids: Tensor,
 }
 
 fn forward(trainee: &Trainee, recipe: &Recipe, step: u64, half: u64) -> TensorResult<Half> {
     let length = recipe.config.text_config.max_position_embeddings;
-    let (mut images, mut texts, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut images, mut texts, mut wrong, mut ids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (number, part) in recipe.stage(step).parts.iter().enumerate() {
         let count = part.count / 2;
         let first = step * PER_STEP + number as u64 * PER_PART + half * count as u64;
@@ -70,23 +71,33 @@ fn forward(trainee: &Trainee, recipe: &Recipe, step: u64, half: u64) -> TensorRe
         let mut done = 0;
         while done < count {
             let some = portion.min(count - done);
-            let batch = batches::draw(part, recipe.seed, first + done as u64, some, length)?;
+            let batch = batches::draw(part, recipe.negatives, recipe.seed, first + done as u64, some, length)?;
             let output = trainee.model.vision_patches(&batch.patches, batch.positions.as_ref(), false)?;
             images.push(output.pooled.ok_or_else(|| candle_core::Error::Msg("the model has no pooling head".into()))?);
-            texts.push(trainee.model.text(&batch.ids, false)?.pooled);
+            let pooled = trainee.model.text(&Tensor::cat(&[&batch.ids, &batch.wrong_ids], 0)?, false)?.pooled;
+            texts.push(pooled.narrow(0, 0, some)?);
+            wrong.push(pooled.narrow(0, some, some * recipe.negatives)?);
             ids.push(batch.ids);
             done += some;
         }
     }
-    Ok(Half { image: Tensor::cat(&images, 0)?, text: Tensor::cat(&texts, 0)?, ids: Tensor::cat(&ids, 0)? })
+    let join = |parts: &[Tensor]| Tensor::cat(parts, 0);
+    Ok(Half { image: join(&images)?, text: join(&texts)?, wrong: join(&wrong)?, ids: join(&ids)? })
 }
 
 /// Gradients of one half, in the order of the parameters; empty where a parameter has none.
 fn backward(trainee: &Trainee, half: &Half, loss: &Loss, start: usize) -> TensorResult<Vec<Vec<f32>>> {
     let n = half.image.dim(0)?;
+    let k = half.wrong.dim(0)? / n;
     // The derivative of this sum is the loss's, since the factors are constants.
-    let along = |pooled: &Tensor, grad: &Tensor| (pooled * grad.narrow(0, start, n)?.contiguous()?)?.sum_all();
-    let grads = (along(&half.image, &loss.image)? + along(&half.text, &loss.text)?)?.backward()?;
+    let along = |pooled: &Tensor, grad: &Tensor, rows: usize| {
+        (pooled * grad.narrow(0, start * rows, n * rows)?.contiguous()?)?.sum_all()
+    };
+    let mut sum = (along(&half.image, &loss.image, 1)? + along(&half.text, &loss.text, 1)?)?;
+    if k > 0 {
+        sum = (sum + along(&half.wrong, &loss.wrong, k)?)?;
+    }
+    let grads = sum.backward()?;
     trainee
         .parameters
         .iter()
@@ -147,7 +158,8 @@ impl Run {
         let halves = both(&self.pools, |i| forward(trainee, recipe, step, i as u64))?;
         let join = |f: fn(&Half) -> Tensor| Tensor::cat(&halves.iter().map(f).collect::<Vec<_>>(), 0);
         let image = join(|h| h.image.detach())?;
-        let loss = loss(trainee, &image, &join(|h| h.text.detach())?, &join(|h| h.ids.clone())?, recipe.bag_weight)?;
+        let (text, wrong) = (join(|h| h.text.detach())?, join(|h| h.wrong.detach())?);
+        let loss = loss(trainee, &image, &text, &wrong, &join(|h| h.ids.clone())?, recipe)?;
         let size = halves[0].image.dim(0)?;
         let mut parts = both(&self.pools, |i| backward(trainee, &halves[i], &loss, i * size))?;
         let second = parts.pop().unwrap_or_default();
@@ -258,7 +270,8 @@ pub fn train(recipe: Recipe, folder: &Path, options: &RunOptions, said: &mut dyn
         let step = run.step();
         if step % options.log_every == 0 || step == last {
             let line = json!({
-                "step": step, "stage": stage.name, "pairs": loss.pairs, "bag": loss.bag, "first": loss.first,
+                "step": step, "stage": stage.name, "pairs": loss.pairs, "bag": loss.bag, "rank": loss.rank,
+                "first": loss.first,
                 "rate": run.recipe.rate(step - 1), "norm": norm, "seconds": start.elapsed().as_secs_f64(),
                 "per_second": seen as f64 / start.elapsed().as_secs_f64(),
             });

@@ -37,6 +37,8 @@ export interface Config {
   iterations: number
   /** Stop Sinkhorn once the row-marginal error is below this; 0 = never. Default 0. */
   tolerance: number
+  /** Share of a pair's mass that goes to no word, for patches that the caption does not mention; 0 = off. Default 0. */
+  sinkMass: number
   /** Column marginals from the image's mean code. Default true. */
   massReweighting: boolean
   /** Cost modulation; absorbed by the column scaling once Sinkhorn has converged. Default 0.5. */

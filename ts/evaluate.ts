@@ -29,6 +29,8 @@ export interface EvaluateOptions {
   heatmaps?: readonly HeatMapKind[]
   /** Seed of the shuffled captions. Default 0. */
   seed?: number
+  /** A store, or its folder, to fit ridge maps on: what a linear map could reach then stands beside cross R². */
+  fitOn?: string | ActivationStore
   /** Folder for `evaluation.json`; nothing is written where absent. */
   out?: string
   device?: DeviceChoice
@@ -43,6 +45,7 @@ export const evaluateOptionNames = [
   'targets',
   'heatmaps',
   'seed',
+  'fitOn',
   'out',
   'device',
   'threads',
@@ -76,12 +79,16 @@ export function evaluate(
   const options: EvaluateOptions = inFront ? { ...(second as Omit<EvaluateOptions, 'model'>), model: first } : first
   return new Run(
     () => {
-      const { model, activations, ...rest } = checkOptions('evaluate', options, evaluateOptionNames, [
+      const { model, activations, fitOn, ...rest } = checkOptions('evaluate', options, evaluateOptionNames, [
         'model',
         'activations',
       ])
       return native.startEvaluate(
-        toJson({ ...rest, activations: storePath('activations', activations) }),
+        toJson({
+          ...rest,
+          activations: storePath('activations', activations),
+          ...(fitOn === undefined ? {} : { fitOn: storePath('fitOn', fitOn) }),
+        }),
         modelOf(model).native,
       )
     },

@@ -12,6 +12,18 @@ export interface CrossScore {
   shared: number
   joint: number
   controls: { shuffledCaption?: number; uniformPlan: number; mean: number }
+  /** What ridge maps reach that were fitted on the pairs of `fitOn`; absent without it. */
+  ceiling?: Ceiling
+}
+
+/** R² of ridge maps from the states of the source to those of the target: a yardstick, no bound. */
+export interface Ceiling {
+  /** From the mean state of the pair. */
+  pooled: number
+  /** From the states averaged by the plan. */
+  matched: number
+  /** From both. */
+  both: number
 }
 
 /** A number for each direction, source → target. */
@@ -97,9 +109,28 @@ export interface TruthRecovery {
   concepts: {
     name: string
     kind: string
+    /** Every word that names it. */
+    words: string[]
     vision?: { latent: number; correlation: number }
     text?: { latent: number; correlation: number }
   }[]
+  /** What each shared latent stands for: the concept, as a position in `concepts`, that it rises with most. */
+  latents?: {
+    vision?: { concept: number; correlation: number }
+    text?: { concept: number; correlation: number }
+  }[]
+}
+
+/** How many labels of an atlas are right, where the truth is known. */
+export interface LabelScore {
+  /** Latents with a label. */
+  labels: number
+  /** Of these, the latents whose first term is a word for the concept they rise with most over patches. */
+  right: number
+  /** Concepts that at least one right label names. */
+  concepts: string[]
+  /** Latents whose label is wrong. */
+  wrong: number[]
 }
 
 /** Every metric with its controls. What could not be computed is absent and named, with its reason, in `skipped`. */

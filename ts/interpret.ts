@@ -208,6 +208,13 @@ export class Atlas implements AsyncDisposable {
     return JSON.parse(call(() => this.#open().search(text))) as SearchHit[]
   }
 
+  /** How many labels are right, by the truth that an evaluation of the same model on generated pairs knows. */
+  scoreLabels(evaluation: Evaluation): LabelScore {
+    const { truth } = evaluation
+    if (truth === undefined) throw optionError('evaluation', 'one without truth', 'an evaluation on generated pairs')
+    return JSON.parse(call(() => this.#open().scoreLabels(JSON.stringify(truth)))) as LabelScore
+  }
+
   /** Writes the report: a folder to open from disk. */
   async report(folder: string, options: ReportOptions = {}): Promise<void> {
     const { writeReport } = await import('./report/index.js')

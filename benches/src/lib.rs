@@ -106,7 +106,7 @@ impl Workload {
 }
 
 /// The paper's ten iterations at ε = 0.1.
-pub const SINKHORN: SinkhornOptions = SinkhornOptions { epsilon: 0.1, iterations: 10, tolerance: 0.0 };
+pub const SINKHORN: SinkhornOptions = SinkhornOptions { epsilon: 0.1, iterations: 10, tolerance: 0.0, sink_mass: 0.0 };
 
 /// What a bench's elements are.
 #[derive(Clone, Copy)]

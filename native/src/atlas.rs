@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lucid_data::store::{AnnotatedSource, StoreReader};
-use lucid_interpret::{Atlas, Heatmap, HeatmapOf, ImageRef};
+use lucid_interpret::{Atlas, Heatmap, HeatmapOf, ImageRef, score_labels};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 
@@ -85,6 +85,17 @@ impl NativeAtlas {
     #[napi(catch_unwind)]
     pub fn search(&self, text: String) -> Result<String> {
         Ok(serde_json::to_string(&self.atlas.search(&text)).map_err(Failure::from)?)
+    }
+
+    /// How many labels are right by the truth of an evaluation (`truth` as JSON), as JSON.
+    #[napi(catch_unwind)]
+    pub fn score_labels(&self, truth: String) -> Result<String> {
+        let score = || -> std::result::Result<String, Failure> {
+            let latents = self.atlas.index.latents.iter();
+            let labels = latents.filter_map(|latent| Some((latent.latent, latent.label.as_deref()?)));
+            Ok(serde_json::to_string(&score_labels(labels, &serde_json::from_str(&truth)?))?)
+        };
+        Ok(score()?)
     }
 
     /// JPEG bytes of a picture.

@@ -8,7 +8,7 @@ use lucid_data::publish::FolderPublisher;
 use lucid_data::scenes::Split;
 use lucid_data::store::{ActivationSource, AnnotatedSource, PairInfo, Statistics, StoreReader, TokenInfo};
 use lucid_data::{BoxAnnotation, DataError, DatasetSpec};
-use lucid_interpret::{EvaluateOptions, Evaluation, ScenesTruth, TruthSource, evaluate};
+use lucid_interpret::{EvaluateOptions, Evaluation, ScenesTruth, TruthSource, cross_ceiling, evaluate};
 use napi::Result;
 use napi_derive::napi;
 use serde::Deserialize;
@@ -42,6 +42,9 @@ struct Request {
     heatmaps: Option<Vec<String>>,
     #[serde(default)]
     seed: Option<u64>,
+    /// Store that the ridge maps of the ceilings are fitted on.
+    #[serde(default)]
+    fit_on: Option<PathBuf>,
     #[serde(default)]
     out: Option<PathBuf>,
     #[serde(default)]
@@ -167,7 +170,15 @@ pub fn start_evaluate(options: String, model: &NativeModel) -> Result<NativeJob>
         };
         let truth = scenes.map(|(seed, split)| ScenesTruth::new(&*source, seed, split));
         let truth = truth.as_ref().map(|truth| truth as &dyn TruthSource);
-        let evaluation = evaluate(&*model, &*source, &options, truth, &**shared)?;
+        let mut evaluation = evaluate(&*model, &*source, &options, truth, &**shared)?;
+        if let Some(fit_on) = &request.fit_on {
+            let found = cross_ceiling(&*model, &StoreReader::open(fit_on)?, &*source, &**shared)?;
+            for (cross, ceiling) in [(&mut evaluation.cross.t2v, found.t2v), (&mut evaluation.cross.v2t, found.v2t)] {
+                if let Some(cross) = cross {
+                    cross.ceiling = ceiling;
+                }
+            }
+        }
         if let Some(out) = &request.out {
             publish(out, &evaluation)?;
         }

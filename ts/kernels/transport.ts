@@ -112,6 +112,8 @@ export interface SinkhornOptions<A extends Floats> {
   iterations: number
   /** Stop once the row-marginal error is below this; 0 = never. Default 0. */
   tolerance?: number
+  /** Share of the mass that an extra column of cost 1 takes, a word nobody said; below 1. Default 0. */
+  sinkMass?: number
   /** Admissible entries, in [0, 1], [Σ T_v · T_t]. */
   mask?: A
   /** Added where the mask forbids; infinite (default) excludes. */
@@ -119,9 +121,10 @@ export interface SinkhornOptions<A extends Floats> {
   device?: DeviceChoice
 }
 
-function checkSinkhorn(epsilon: number, iterations: number): void {
+function checkSinkhorn(epsilon: number, iterations: number, sinkMass: number): void {
   if (!Number.isFinite(epsilon) || epsilon <= 0) throw optionError('epsilon', epsilon, 'a number above 0')
   if (!Number.isInteger(iterations) || iterations < 1) throw optionError('iterations', iterations, 'an integer above 0')
+  if (!(sinkMass >= 0 && sinkMass < 1)) throw optionError('sinkMass', sinkMass, 'a number in [0, 1)')
 }
 
 function penalty(maskPenalty: number | 'inf' | undefined): number | null {
@@ -164,20 +167,23 @@ export function sinkhorn<A extends Floats>(options: SinkhornOptions<A>): Plan<Ex
       'epsilon',
       'iterations',
       'tolerance',
+      'sinkMass',
       'mask',
       'maskPenalty',
       'device',
     ],
     ['cost', 'visionLengths', 'textLengths', 'epsilon', 'iterations'],
   )
-  const { cost, rowMarginal, columnMarginal, mask, epsilon, iterations, tolerance = 0, maskPenalty, device } = options
+  const { cost, rowMarginal, columnMarginal, mask, epsilon, iterations, maskPenalty, device } = options
+  const { tolerance = 0, sinkMass = 0 } = options
   checkDevice(device)
-  checkSinkhorn(epsilon, iterations)
+  checkSinkhorn(epsilon, iterations, sinkMass)
   const type = sameKind({ cost, rowMarginal, columnMarginal, mask })
   const transport = {
     epsilon,
     iterations,
     tolerance,
+    sinkMass,
     massReweighting: false,
     lambdaGlobal: 0,
     maskPenalty: penalty(maskPenalty),
@@ -208,6 +214,8 @@ export interface GcmtOptions<A extends Floats> extends CodePair<A> {
   /** Default 10. */
   iterations?: number
   tolerance?: number
+  /** Share of the mass that goes to no token. Default 0. */
+  sinkMass?: number
   /** Default true. */
   massReweighting?: boolean
   /** Default 0.5. */
@@ -249,18 +257,20 @@ export function gcmt<A extends Floats>(options: GcmtOptions<A>): GuidedPlan<Exac
     'epsilon',
     'iterations',
     'tolerance',
+    'sinkMass',
     'massReweighting',
     'lambdaGlobal',
     'maskPenalty',
     'admissible',
   ]
   checkOptions('gcmt', options, [...pairNames, ...guidance], pairRequired)
-  const { vision, text, epsilon = 0.1, iterations = 10, tolerance = 0, admissible } = options
+  const { vision, text, epsilon = 0.1, iterations = 10, tolerance = 0, sinkMass = 0, admissible } = options
   const { massReweighting = true, lambdaGlobal = 0.5, maskPenalty } = options
-  checkSinkhorn(epsilon, iterations)
+  checkSinkhorn(epsilon, iterations, sinkMass)
   const { type, sizes, visionLengths, textLengths } = codePair(options)
   sameKind({ 'vision.values': vision.values, admissible })
-  const transport = { epsilon, iterations, tolerance, massReweighting, lambdaGlobal, maskPenalty: penalty(maskPenalty) }
+  const guided = { massReweighting, lambdaGlobal, maskPenalty: penalty(maskPenalty) }
+  const transport = { epsilon, iterations, tolerance, sinkMass, ...guided }
   const result = call(() =>
     native[`gcmt${type}`](
       toJson({ ...sizes, transport }),

@@ -15,8 +15,21 @@ fn sample(count: u64) -> Vec<Scene> {
     }
     for level in [Level::Easy, Level::Full] {
         for wording in [Wording::Full, Wording::Optional] {
-            let options = SceneOptions { split: Split::Train, family: 8, canvas: Canvas::Single, level, wording, crowd: Crowd::Any };
+            let options = SceneOptions {
+                split: Split::Train,
+                family: 8,
+                canvas: Canvas::Single,
+                level,
+                wording,
+                crowd: Crowd::Any,
+            };
             all.extend((0..count).map(|i| scene_with(12, i, &options)));
+        }
+    }
+    for crowd in [Crowd::Pair, Crowd::Group] {
+        for family in [1, 8] {
+            let options = SceneOptions { family, crowd, ..SceneOptions::default() };
+            all.extend((0..count).map(|i| scene_with(13, i, &options)));
         }
     }
     all
@@ -178,5 +191,81 @@ fn a_swapped_word_makes_the_caption_false() {
             }
         }
         assert!(made > 40, "{kind:?}: only {made} swaps in 400 scenes");
+    }
+}
+
+#[test]
+fn pairs_are_related_and_groups_are_counted() {
+    let of = |crowd| (0..300).map(move |i| scene_with(14, i, &SceneOptions { crowd, ..SceneOptions::default() }));
+    for s in of(Crowd::Pair) {
+        let [a, b] = s.truth.objects.as_slice() else { panic!("{} objects", s.truth.objects.len()) };
+        assert!(a.shape != b.shape || a.color != b.color);
+        let some = Relation::ALL.into_iter().any(|r| s.truth.related(r, 0, 1) || s.truth.related(r, 1, 0));
+        assert_eq!(s.truth.relation.is_some(), some, "{}", s.caption);
+    }
+    let mut numbers = HashSet::new();
+    for s in of(Crowd::Group) {
+        let first = &s.truth.objects[0];
+        assert!(s.truth.objects.iter().all(|o| (o.shape, o.color, o.pattern, o.size)
+            == (first.shape, first.color, first.pattern, first.size)));
+        assert!(s.truth.mentions.iter().all(|m| m.count.is_some()), "{}", s.caption);
+        numbers.insert(s.truth.objects.len());
+    }
+    assert_eq!(numbers, HashSet::from([2, 3, 4]));
+}
+
+#[test]
+fn false_captions_are_false_and_keep_to_the_split() {
+    let mut exchanged = 0;
+    for crowd in [Crowd::Any, Crowd::Pair, Crowd::Group] {
+        for i in 0..300 {
+            let s = scene_with(22, i, &SceneOptions { crowd, ..SceneOptions::default() });
+            let captions = false_captions(&s, 3, None, &mut Stream::new(1, i, 0));
+            assert_eq!(captions.len(), 3, "{}", s.caption);
+            assert_eq!(captions, false_captions(&s, 3, None, &mut Stream::new(1, i, 0)));
+            for caption in captions {
+                let (old, new): (Vec<_>, Vec<_>) = (s.caption.split(' ').collect(), caption.split(' ').collect());
+                assert_eq!(old.len(), new.len());
+                let changed: Vec<usize> = (0..old.len()).filter(|&i| old[i] != new[i]).collect();
+                let named = |word: &str| all_concepts().iter().find(|c| c.words.contains(&word)).unwrap();
+                let kinds: HashSet<_> =
+                    changed.iter().flat_map(|&at| [named(old[at]).kind, named(new[at]).kind]).collect();
+                assert_eq!(kinds.len(), 1, "{} | {caption}", s.caption);
+                exchanged += usize::from(changed.len() == 2);
+                let stated = |m: &Mention| {
+                    m.attributes.map(|at| {
+                        at.map(|at| all_concepts().iter().find(|c| c.words.contains(&new[at])).unwrap().value)
+                    })
+                };
+                for m in &s.truth.mentions {
+                    let [shape, color, ..] = stated(m);
+                    let held = shape.zip(color).is_some_and(|(s, c)| is_held_out(Shape::ALL[s], Color::ALL[c]));
+                    assert!(!held, "{caption}");
+                }
+                match kinds.into_iter().next().unwrap() {
+                    ConceptKind::Background => assert_ne!(s.truth.background.index(), named(new[changed[0]]).value),
+                    ConceptKind::Count => {
+                        assert_ne!(s.truth.words[changed[0]].objects.len(), named(new[changed[0]]).value + 2)
+                    }
+                    ConceptKind::Relation => {
+                        let o = &s.truth.words[changed[0]].objects;
+                        assert!(!s.truth.related(Relation::ALL[named(new[changed[0]]).value], o[0], o[1]));
+                    }
+                    _ => {
+                        assert!(s.truth.mentions.iter().any(|m| s.truth.satisfying(&stated(m)).is_empty()), "{caption}")
+                    }
+                }
+            }
+        }
+    }
+    assert!(exchanged > 300, "only {exchanged} exchanges");
+    let s = (0..200)
+        .map(|i| scene_with(22, i, &SceneOptions { crowd: Crowd::Pair, ..SceneOptions::default() }))
+        .find(|s| s.truth.relation.is_some() && swap_word(s, ConceptKind::Relation).is_some())
+        .unwrap();
+    for i in 0..20 {
+        let first = &false_captions(&s, 2, Some(ConceptKind::Relation), &mut Stream::new(2, i, 0))[0];
+        let at = s.truth.relation.unwrap().word;
+        assert_ne!(first.split(' ').nth(at), s.caption.split(' ').nth(at), "{first}");
     }
 }

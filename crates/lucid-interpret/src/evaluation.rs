@@ -57,6 +57,21 @@ pub struct Cross {
     pub joint: f64,
     /// What the number is without alignment.
     pub controls: CrossControls,
+    /// What ridge maps reach; present where there were pairs to fit them on.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<Ceiling>,
+}
+
+/// R² of ridge maps from the states of the source to the target's, fitted on other pairs (definitions at
+/// [`crate::cross_ceiling`]).
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Ceiling {
+    /// From the mean state of the pair.
+    pub pooled: f64,
+    /// From the states averaged by the plan.
+    pub matched: f64,
+    /// From both.
+    pub both: f64,
 }
 
 /// Controls of [`Cross::shared`].
@@ -204,6 +219,29 @@ pub struct TruthRecovery {
     pub kinds: BTreeMap<String, KindRecovery>,
     /// Every concept.
     pub concepts: Vec<ConceptRecovery>,
+    /// Every shared latent, and what it stands for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub latents: Vec<LatentRecovery>,
+}
+
+/// The concept that a shared latent rises with most.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct BestConcept {
+    /// Position in [`TruthRecovery::concepts`].
+    pub concept: u32,
+    /// Pearson correlation of the latent's activation with the concept's presence.
+    pub correlation: f64,
+}
+
+/// What one shared latent stands for, by the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct LatentRecovery {
+    /// Over patches; absent where it rises with no concept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vision: Option<BestConcept>,
+    /// Over tokens; absent likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<BestConcept>,
 }
 
 /// Recovery of the concepts of one kind (colour, shape …).
@@ -250,6 +288,9 @@ pub struct ConceptRecovery {
     pub name: String,
     /// Its kind.
     pub kind: String,
+    /// Every word that names it.
+    #[serde(default)]
+    pub words: Vec<String>,
     /// Best shared latent over patches; absent where the concept does not vary or no latent rises with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vision: Option<BestLatent>,

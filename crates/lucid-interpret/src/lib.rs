@@ -9,6 +9,7 @@
 
 pub mod algorithm1;
 pub mod atlas;
+mod ceiling;
 pub mod coder;
 mod error;
 mod evaluate;
@@ -28,6 +29,7 @@ mod words;
 
 pub use algorithm1::library::ConceptStates;
 pub use atlas::{Atlas, Heatmap, HeatmapOf, ImageRef, InterpretOptions, SearchResult};
+pub use ceiling::cross_ceiling;
 pub use coder::{Coder, PairPlan, SparseCodes};
 pub use error::{InterpretError, Result};
 pub use evaluate::{EvaluateOptions, evaluate};
@@ -35,6 +37,7 @@ pub use evaluation::Evaluation;
 pub use exact_sum::{ExactMean, ExactSum};
 pub use interpret::interpret;
 pub use pairs::wrong_captions;
+pub use recovery::labels::{LabelScore, score_labels};
 pub use recovery::scenes::ScenesTruth;
 pub use recovery::synth::synth_truth;
 pub use recovery::truth::TruthSource;

@@ -18,7 +18,11 @@ fn world(pairs: usize) -> (MemoryStore, MemoryTruth) {
     let mut numbers = Numbers(5);
     let mut truth = MemoryTruth {
         concepts: (0..CONCEPTS)
-            .map(|c| TruthConcept { name: format!("c{c}"), kind: if c < 5 { "few" } else { "many" }.into() })
+            .map(|c| TruthConcept {
+                name: format!("c{c}"),
+                kind: if c < 5 { "few" } else { "many" }.into(),
+                words: vec![format!("c{c}")],
+            })
             .collect(),
         pairs: Vec::new(),
     };

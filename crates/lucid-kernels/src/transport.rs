@@ -17,6 +17,9 @@ pub struct SinkhornOptions {
     pub iterations: usize,
     /// Stop once the row-marginal error (L1) is below this; 0 = never.
     pub tolerance: f64,
+    /// Share m of all mass that an extra column, the *sink*, takes: a word with an all-zero code, whose cost is 1 to every
+    /// patch. The columns share the rest. 0 = no sink, below 1.
+    pub sink_mass: f64,
 }
 
 /// Options of the guided plan (GCMT). Names as in the config.

@@ -209,7 +209,7 @@ fn everything<B: Backend>(backend: &B, d: usize, lengths: (&[usize], &[usize])) 
     {
         keep(name, values, len);
     }
-    let options = SinkhornOptions { epsilon: 0.1, iterations: 10, tolerance: 0.0 };
+    let options = SinkhornOptions { epsilon: 0.1, iterations: 10, tolerance: 0.0, sink_mass: 0.0 };
     let mut plan = Plan::new(backend, &pairs).unwrap();
     backend.sinkhorn(&guided, &pairs, &row, &column, options, &mut plan).unwrap();
     for (name, values, len) in [

@@ -56,6 +56,8 @@ pub enum AlignNormalization {
 pub enum Initialise {
     /// Shared vision atoms are ridge images of text atoms chosen by farthest direction.
     Paired,
+    /// As `paired`, but vision atoms are what the patches that fire with a text atom have in common.
+    Coactivation,
     /// Independent random directions.
     Random,
 }
@@ -106,6 +108,9 @@ pub struct Config {
     pub iterations: usize,
     /// Stop Sinkhorn early once the row-marginal error (L1) is below this; 0 = never. Default 0.
     pub tolerance: f64,
+    /// Share of a pair's mass that goes to no word: an extra column of the plan with an all-zero code, for patches that the
+    /// caption does not mention. 0 = off. Default 0.
+    pub sink_mass: f64,
     /// Column marginals from the global image code (spec 3, part 2). Default true.
     pub mass_reweighting: bool,
     /// Cost modulation λ_global (spec 3, part 3; absorbed by the column scaling at convergence). Default 0.5.
@@ -184,6 +189,7 @@ impl Default for Config {
             epsilon: 0.1,
             iterations: 10,
             tolerance: 0.0,
+            sink_mass: 0.0,
             mass_reweighting: true,
             lambda_global: 0.5,
             mask_penalty: f64::INFINITY,
@@ -320,7 +326,7 @@ impl Config {
                 return Err(SaeError::option(name, value, "a finite number above 0"));
             }
         }
-        for (name, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+        for (name, value) in [("beta1", self.beta1), ("beta2", self.beta2), ("sinkMass", self.sink_mass)] {
             if !(0.0..1.0).contains(&value) {
                 return Err(SaeError::option(name, value, "a number in [0, 1)"));
             }

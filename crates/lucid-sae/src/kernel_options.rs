@@ -27,6 +27,7 @@ pub const fn transport_options(config: &Config) -> TransportOptions {
             epsilon: config.epsilon,
             iterations: config.iterations,
             tolerance: config.tolerance,
+            sink_mass: config.sink_mass,
         },
         mass_reweighting: config.mass_reweighting,
         lambda_global: config.lambda_global,

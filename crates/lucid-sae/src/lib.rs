@@ -7,6 +7,7 @@
 pub mod batch;
 mod blame;
 pub mod checkpoint;
+mod coactivation;
 pub mod config;
 pub mod device;
 pub mod error;
@@ -16,7 +17,7 @@ pub mod handle;
 pub mod init;
 pub mod init_file;
 pub mod kernel_options;
-mod linear;
+pub mod linear;
 mod lock;
 pub mod losses;
 mod metrics_log;

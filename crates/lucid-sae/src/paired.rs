@@ -7,7 +7,8 @@
 use lucid_data::store::{ActivationSource, Statistics};
 use rayon::prelude::*;
 
-use crate::config::Config;
+use crate::coactivation::coactive;
+use crate::config::{Config, Initialise};
 use crate::error::SaeError;
 use crate::events::{TrainEvent, TrainObserver, warn};
 use crate::linear::{Products, dot};
@@ -27,6 +28,8 @@ pub struct PairedAtoms {
     pub vision: Vec<f32>,
     /// \[n · d_t\].
     pub text: Vec<f32>,
+    /// Encoder directions of the vision atoms, where they are not the atoms themselves \[n · d_v\]; else empty.
+    pub vision_filter: Vec<f32>,
 }
 
 /// Chooses the paired atoms from `source`. Fewer than `dShared` come back where the sample has fewer distinct
@@ -38,7 +41,7 @@ pub fn paired_atoms(
     observer: &dyn TrainObserver,
 ) -> Result<PairedAtoms, SaeError> {
     let (dv, dt) = (source.d_vision(), source.d_text());
-    let none = || PairedAtoms { vision: Vec::new(), text: Vec::new() };
+    let none = || PairedAtoms { vision: Vec::new(), text: Vec::new(), vision_filter: Vec::new() };
     let Some(map) = ridge_map(source, statistics, observer)? else {
         let message = "the pooled states of all captions are equal, so no map to images can be fitted: shared dictionaries start random";
         warn(observer, "W_UNPAIRED", message);
@@ -73,6 +76,17 @@ pub fn paired_atoms(
             config.d_shared
         );
         warn(observer, "W_FEW_DIRECTIONS", message);
+    }
+    if config.initialise == Initialise::Coactivation {
+        let found = coactive(config, source, statistics, &atoms.text, observer)?;
+        // An atom that no patch goes with keeps its ridge image.
+        for (row, atom) in atoms.vision.chunks_exact_mut(dv).enumerate() {
+            let pattern = &found.pattern[row * dv..(row + 1) * dv];
+            if pattern.iter().any(|x| *x != 0.0) {
+                atom.copy_from_slice(pattern);
+            }
+        }
+        atoms.vision_filter = found.filter;
     }
     Ok(atoms)
 }

@@ -17,6 +17,8 @@ pub enum Purpose {
     Order = 3,
     /// The sample of tokens that the paired initialisation looks at.
     TokenSample = 4,
+    /// The sample of pairs that the co-activation start looks at.
+    PairSample = 5,
 }
 
 /// SplitMix64's finaliser: a bijection of 64-bit words that passes for random on consecutive inputs.

@@ -58,26 +58,89 @@ fn a_paired_start_ties_its_shared_latents_even_where_tying_is_off() {
 #[test]
 fn paired_atoms_are_the_concepts_under_one_index() {
     let data = synthetic(1, 400, 9, 24, 20);
-    let config = Config { d_shared: 9, d_private: 4, k_private: 2, ..tiny() };
-    let params = start(&config, &data.store, &Recorder::default());
-    let nearest = |atoms: &[f32], d: usize, concept: &[f32]| {
-        let cosines: Vec<f32> = atoms.chunks_exact(d).take(9).map(|atom| cosine(atom, concept)).collect();
-        (0..9).max_by(|a, b| cosines[*a].total_cmp(&cosines[*b])).unwrap()
+    for initialise in [Initialise::Paired, Initialise::Coactivation] {
+        let config = Config { d_shared: 9, d_private: 4, k_private: 2, initialise, ..tiny() };
+        let params = start(&config, &data.store, &Recorder::default());
+        let nearest = |atoms: &[f32], d: usize, concept: &[f32]| {
+            let cosines: Vec<f32> = atoms.chunks_exact(d).take(9).map(|atom| cosine(atom, concept)).collect();
+            (0..9).max_by(|a, b| cosines[*a].total_cmp(&cosines[*b])).unwrap()
+        };
+        let same = (0..9).filter(|c| {
+            nearest(&params.vision.w_dec, 24, &data.vision[*c]) == nearest(&params.text.w_dec, 20, &data.text[*c])
+        });
+        assert_eq!(same.count(), 9, "each of nine concepts has its own latent, the same in both modalities");
+    }
+}
+
+/// Pairs of two tokens: the background's, and one for a concept that shows on one patch in thirty. The background's
+/// patches move far more than the concept's, so the mean patch says little about it.
+fn rare_on_patches() -> (MemoryStore, Vec<Vec<f32>>) {
+    const D: usize = 16;
+    let mut store = MemoryStore::new(D, D).unwrap();
+    let mut random = lucid_data::scenes::Stream::new(5, 0, 0);
+    let axis = |k: usize| (0..D).map(|i| f32::from(u8::from(i == k))).collect::<Vec<f32>>();
+    for pair in 0..240 {
+        let (background, concept) = (pair % 3, 3 + (pair / 3) % 5);
+        let mut vision = Vec::new();
+        for patch in 0..30 {
+            let mut state: Vec<f32> = (0..D).map(|_| 0.05 * (random.unit() - 0.5)).collect();
+            let strength = random.between(1.0, 3.0);
+            state.iter_mut().zip(axis(background)).for_each(|(x, a)| *x += strength * a);
+            if patch == pair % 30 {
+                state.iter_mut().zip(axis(concept)).for_each(|(x, a)| *x += a);
+            }
+            vision.extend(state);
+        }
+        let text = [axis(background), axis(concept)].concat();
+        let captions = [CaptionActivations { text: "", states: &text, ids: &[], kinds: &[], spans: &[] }];
+        let key = format!("{pair}");
+        store
+            .push(PairActivations {
+                key: &key,
+                vision: &vision,
+                vision_grid: [5, 6],
+                captions: &captions,
+                size: None,
+                boxes: &[],
+                thumbnail: None,
+            })
+            .unwrap();
+    }
+    (store, (3..8).map(axis).collect())
+}
+
+#[test]
+fn coactive_atoms_are_what_the_few_patches_have_in_common() {
+    let (store, concepts) = rare_on_patches();
+    let mean_cosine = |initialise| {
+        let config = Config { d_shared: 8, d_private: 4, k_private: 2, initialise, ..tiny() };
+        let params = start(&config, &store, &Recorder::default());
+        let carried: Vec<f32> = concepts
+            .iter()
+            .map(|concept| {
+                let texts = params.text.w_dec.chunks_exact(16).take(8);
+                let best = texts.enumerate().max_by(|a, b| cosine(a.1, concept).total_cmp(&cosine(b.1, concept)));
+                let latent = best.unwrap().0;
+                cosine(&params.vision.w_dec[latent * 16..(latent + 1) * 16], concept)
+            })
+            .collect();
+        carried.iter().sum::<f32>() / carried.len() as f32
     };
-    let same = (0..9).filter(|c| {
-        nearest(&params.vision.w_dec, 24, &data.vision[*c]) == nearest(&params.text.w_dec, 20, &data.text[*c])
-    });
-    assert_eq!(same.count(), 9, "each of nine concepts has its own latent, the same in both modalities");
+    let (paired, coactive) = (mean_cosine(Initialise::Paired), mean_cosine(Initialise::Coactivation));
+    println!("cosine of a word's vision atom with its concept: paired {paired:.2}, coactivation {coactive:.2}");
+    assert!(coactive > 0.8 && coactive > paired, "{paired} {coactive}");
 }
 
 #[test]
 fn the_start_depends_on_the_seed_and_not_on_threads() {
     let store = synthetic(1, 60, 9, 12, 10).store;
-    let config = tiny();
-    let expected = start(&config, &store, &Recorder::default());
-    for threads in [1, 2, 3] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        assert!(pool.install(|| start(&config, &store, &Recorder::default())) == expected);
+    for initialise in [Initialise::Paired, Initialise::Coactivation] {
+        let config = Config { initialise, ..tiny() };
+        let expected = start(&config, &store, &Recorder::default());
+        for threads in [1, 2, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert!(pool.install(|| start(&config, &store, &Recorder::default())) == expected);
+        }
     }
     let random = |seed| start(&Config { initialise: Initialise::Random, seed, ..tiny() }, &store, &Recorder::default());
     assert!(random(1) != random(2));

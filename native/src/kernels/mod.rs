@@ -37,6 +37,7 @@ pub struct TransportFields {
     epsilon: f64,
     iterations: usize,
     tolerance: f64,
+    sink_mass: f64,
     mass_reweighting: bool,
     lambda_global: f64,
     /// `None` is infinite.

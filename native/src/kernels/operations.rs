@@ -126,7 +126,12 @@ pub fn cosine_cost<B: Backend>(
 }
 
 fn sinkhorn_options(fields: &TransportFields) -> SinkhornOptions {
-    SinkhornOptions { epsilon: fields.epsilon, iterations: fields.iterations, tolerance: fields.tolerance }
+    SinkhornOptions {
+        epsilon: fields.epsilon,
+        iterations: fields.iterations,
+        tolerance: fields.tolerance,
+        sink_mass: fields.sink_mass,
+    }
 }
 
 fn read_plan<B: Backend>(backend: &B, plan: &Plan<B>, pairs: &Pairs) -> Result<HostPlan<B::Real>, KernelError> {

@@ -160,19 +160,22 @@ fn names_held_out(truth: &SceneTruth, edit: &[Replacement]) -> bool {
 
 /// `count` false captions to train on, each of a kind drawn anew while there are kinds: one word replaced as by
 /// [`swap_word`], or the words of one kind exchanged between two phrases, so that only knowing what belongs to what tells
-/// that the caption is false. None names a held-out combination, true or not, so that the split stays one.
+/// that the caption is false. Those of the kind `first`, where there are any, come before the others.
+/// None names a held-out combination, true or not, so that the split stays one.
 /// Fewer than `count` kinds are used again; empty when the caption says nothing that could be false.
-pub fn false_captions(scene: &Scene, count: usize, stream: &mut Stream) -> Vec<String> {
+pub fn false_captions(scene: &Scene, count: usize, first: Option<ConceptKind>, stream: &mut Stream) -> Vec<String> {
     let truth = &scene.truth;
-    let single = ConceptKind::ALL.into_iter().map(|k| replacements(truth, k).into_iter().map(|r| vec![r]).collect());
-    let double = ATTRIBUTES.into_iter().map(|k| exchanges(truth, k).into_iter().map(Vec::from).collect());
-    let mut kinds: Vec<Vec<Vec<Replacement>>> = single.chain(double).collect();
-    kinds.iter_mut().for_each(|edits| edits.retain(|e| !names_held_out(truth, e)));
-    kinds.retain(|edits| !edits.is_empty());
+    let replaced = |k| (k, replacements(truth, k).into_iter().map(|r| vec![r]).collect());
+    let exchanged = |k| (k, exchanges(truth, k).into_iter().map(Vec::from).collect());
+    let kinds = ConceptKind::ALL.into_iter().map(replaced).chain(ATTRIBUTES.into_iter().map(exchanged));
+    let mut kinds: Vec<(ConceptKind, Vec<Vec<Replacement>>)> = kinds.collect();
+    kinds.iter_mut().for_each(|(_, edits)| edits.retain(|e| !names_held_out(truth, e)));
+    kinds.retain(|(_, edits)| !edits.is_empty());
     stream.shuffle(&mut kinds);
+    kinds.sort_by_key(|(kind, _)| Some(*kind) != first);
     let drawn = kinds.iter().cycle().take(if kinds.is_empty() { 0 } else { count });
     drawn
-        .map(|edits| {
+        .map(|(_, edits)| {
             let edit: &Vec<Replacement> = stream.pick(edits);
             rewrite(scene, edit, stream)
         })

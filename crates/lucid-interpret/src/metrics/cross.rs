@@ -141,6 +141,7 @@ impl CrossErrors {
                 uniform_plan: r2(&self.uniform),
                 mean: 0.0,
             },
+            ceiling: None,
         }
     }
 }

@@ -85,6 +85,18 @@ impl Correlations {
         }
         best
     }
+
+    /// The concept that a latent rises with most, ties to the lower index; `None` where there is none.
+    pub(crate) fn best_concept(&self, latent: usize) -> Option<(u32, f64)> {
+        let mut best = None;
+        for concept in 0..self.concepts {
+            let correlation = self.at(latent, concept);
+            if correlation > best.map_or(1e-9, |(_, value)| value) {
+                best = Some((concept as u32, correlation));
+            }
+        }
+        best
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +122,8 @@ mod tests {
         assert_eq!(sums.best(0, 2).unwrap().0, 1);
         assert_eq!(sums.best(0, 1), None);
         assert_eq!(sums.best(1, 2), None);
+        assert_eq!(sums.best_concept(1).unwrap().0, 0);
+        assert_eq!(sums.best_concept(0), None);
         assert!(sums.varies(0) && !sums.varies(1));
     }
 }

@@ -10,12 +10,15 @@
 //!   everything makes both 1.
 //! - **MCC**: the largest mean correlation (negative ones count 0) over one-to-one assignments of the concepts that vary
 //!   in the modality to latents of both blocks.
+//! - **right labels**: of the latents that Algorithm 1 names, those whose first term is a word for the concept that the
+//!   latent rises with most over patches ([`labels::score_labels`]).
 //! - **plan mass**: for a word that speaks of certain patches, the share of its column of the plan on them, every patch
 //!   weighted by the share of its area; mean over words. **Transport accuracy**: the share of words whose heaviest patch
 //!   is one of theirs.
 
 pub mod assignment;
 pub mod correlation;
+pub mod labels;
 pub mod scenes;
 pub mod synth;
 
@@ -26,7 +29,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::coder::{Coder, SparseCodes};
 use crate::error::{InterpretError, Result};
-use crate::evaluation::{BestLatent, ConceptRecovery, KindRecovery, PerModality, TruthRecovery};
+use crate::evaluation::{
+    BestConcept, BestLatent, ConceptRecovery, KindRecovery, LatentRecovery, PerModality, TruthRecovery,
+};
 use assignment::assign;
 use correlation::Correlations;
 use transport::{LinkScore, TransportTotal};
@@ -72,6 +77,7 @@ impl RecoveryTotal {
             .map(|concept| ConceptRecovery {
                 name: self.concepts[concept].name.clone(),
                 kind: self.concepts[concept].kind.clone(),
+                words: self.concepts[concept].words.clone(),
                 vision: best(&self.vision, concept),
                 text: best(&self.text, concept),
             })
@@ -104,7 +110,16 @@ impl RecoveryTotal {
             plan_mass_uniform: all.mass_uniform.value(),
             kinds: self.kinds(&concepts, &both),
             concepts,
+            latents: (0..self.d_shared).map(|latent| self.latent(latent)).collect(),
         }
+    }
+
+    fn latent(&self, latent: usize) -> LatentRecovery {
+        let best = |correlations: &Correlations| {
+            let (concept, correlation) = correlations.best_concept(latent)?;
+            Some(BestConcept { concept, correlation })
+        };
+        LatentRecovery { vision: best(&self.vision), text: best(&self.text) }
     }
 
     fn kinds(&self, concepts: &[ConceptRecovery], both: &[usize]) -> BTreeMap<String, KindRecovery> {

@@ -20,8 +20,11 @@ impl<'a> ScenesTruth<'a> {
     /// The truth of `source`, made from scenes of `seed` and `split`.
     #[must_use]
     pub fn new(source: &'a dyn AnnotatedSource, seed: u64, split: Split) -> Self {
-        let concept =
-            |c: &lucid_data::scenes::Concept| TruthConcept { name: c.name.into(), kind: c.kind.name().into() };
+        let concept = |c: &lucid_data::scenes::Concept| TruthConcept {
+            name: c.name.into(),
+            kind: c.kind.name().into(),
+            words: c.words.iter().map(|&word| word.into()).collect(),
+        };
         Self { source, seed, split, concepts: concepts().iter().map(concept).collect() }
     }
 }

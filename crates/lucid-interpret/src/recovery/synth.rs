@@ -8,8 +8,8 @@ use super::truth::{Link, MemoryTruth, PairTruth, TruthConcept};
 /// token shows its concept with strength 1; every token that names one is linked to the patches that show it.
 #[must_use]
 pub fn synth_truth(truth: &SynthTruth) -> MemoryTruth {
-    let concepts =
-        (0..truth.concepts).map(|c| TruthConcept { name: format!("concept{c}"), kind: "concept".into() }).collect();
+    let named = |name: String| TruthConcept { words: vec![name.clone()], name, kind: "concept".into() };
+    let concepts = (0..truth.concepts).map(|c| named(format!("concept{c}"))).collect();
     let shown = |concepts: &[u32]| -> Vec<Vec<(u32, f32)>> {
         concepts.iter().map(|&concept| if concept == NONE { Vec::new() } else { vec![(concept, 1.0)] }).collect()
     };

@@ -9,6 +9,8 @@ pub struct TruthConcept {
     pub name: String,
     /// Its kind, e.g. `color`.
     pub kind: String,
+    /// Every word that names it.
+    pub words: Vec<String>,
 }
 
 /// A token that names a concept of certain patches.

@@ -60,13 +60,35 @@ impl Kernel {
     }
 }
 
+/// The sink, a column of equal entries κ, as s = κ v₀ (see the scalar version).
+#[derive(Clone, Copy)]
+struct Sink {
+    mass: f32,
+    s: f32,
+}
+
+impl Sink {
+    #[allow(clippy::cast_possible_truncation)]
+    fn start(options: SinkhornOptions) -> Self {
+        let s = if options.sink_mass > 0.0 { (-1.0 / options.epsilon).exp() } else { 0.0 };
+        Self { mass: options.sink_mass as f32, s: s as f32 }
+    }
+
+    fn after(&mut self, u: &[f32]) {
+        if self.mass > 0.0 {
+            self.s = self.mass / u.iter().sum::<f32>();
+        }
+    }
+}
+
 dispatched! {
-    /// One round: u = r ⊘ K v, v = c ⊘ Kᵀu. `sums` is room for Kᵀu.
+    /// One round: u = r ⊘ (K v + s), v = c (1 − m) ⊘ Kᵀu, s = m / Σu. `sums` is room for Kᵀu.
     fn round<S>(
         simd,
         kernel: &'a Kernel,
         row: &'a [f32],
         column: &'a [f32],
+        sink: &'a mut Sink,
         u: &'a mut [f32],
         v: &'a mut [f32],
         sums: &'a mut [f32],
@@ -79,7 +101,7 @@ dispatched! {
             let rows = [&k[..stride], &k[stride..2 * stride], &k[2 * stride..3 * stride], &k[3 * stride..]];
             let products = dots::<S, 4>(simd, v, rows);
             for lane in 0..4 {
-                u[lane] = r[lane] / products[lane];
+                u[lane] = r[lane] / (products[lane] + sink.s);
             }
             let factors = u.map(|u| simd.splat_f32s(u));
             let rows = rows.map(|row| S::as_simd_f32s(row).0);
@@ -93,21 +115,23 @@ dispatched! {
         }
         for (i, u) in rest.iter_mut().enumerate() {
             let k = kernel.row(whole + i);
-            *u = row[whole + i] / dot(simd, v, k);
+            *u = row[whole + i] / (dot(simd, v, k) + sink.s);
             axpy(simd, *u, k, sums);
         }
+        let rest = 1.0 - sink.mass;
         for ((v, c), sum) in v.iter_mut().zip(column).zip(sums) {
-            *v = c / *sum;
+            *v = c * rest / *sum;
         }
+        sink.after(u);
     }
 }
 
 dispatched! {
-    /// Σ_i |u_i (K v)_i − r_i|.
-    fn row_error<S>(simd, kernel: &'a Kernel, row: &'a [f32], u: &'a [f32], v: &'a [f32]) -> f64 {
+    /// Σ_i |u_i (K v + s)_i − r_i|.
+    fn row_error<S>(simd, kernel: &'a Kernel, row: &'a [f32], sink: f32, u: &'a [f32], v: &'a [f32]) -> f64 {
         let mut error = 0.0;
         for i in 0..kernel.rows {
-            error += f64::from((u[i] * dot(simd, kernel.row(i), v) - row[i]).abs());
+            error += f64::from((u[i] * (dot(simd, kernel.row(i), v) + sink) - row[i]).abs());
         }
         error
     }
@@ -213,16 +237,17 @@ pub(super) fn forward(
                 v.clear();
                 v.resize(kernel.stride, 1.0);
                 sums.resize(kernel.stride, 0.0);
+                let mut sink = Sink::start(options);
                 let mut made = 0;
                 while made < options.iterations {
-                    round(cpu.arch, kernel, r, c, u, v, &mut sums[..kernel.stride]);
+                    round(cpu.arch, kernel, r, c, &mut sink, u, v, &mut sums[..kernel.stride]);
                     made += 1;
-                    if options.tolerance > 0.0 && row_error(cpu.arch, kernel, r, u, v) < options.tolerance {
+                    if options.tolerance > 0.0 && row_error(cpu.arch, kernel, r, sink.s, u, v) < options.tolerance {
                         break;
                     }
                 }
                 *iterations = u32::try_from(made).unwrap_or(u32::MAX);
-                *error = row_error(cpu.arch, kernel, r, u, v);
+                *error = row_error(cpu.arch, kernel, r, sink.s, u, v);
                 let outputs = Outputs { plan: &mut *plan, row_sums: &mut *row_sums, column_sums: &mut *column_sums };
                 write_plan(cpu.arch, kernel, u, v, outputs);
                 v_out.copy_from_slice(&v[..c.len()]);
@@ -236,8 +261,9 @@ pub(super) fn forward(
     results.into_iter().collect()
 }
 
-/// `Backend::sinkhorn_backward`: the rounds are made again and kept, then taken back one by one. With s = Kᵀu and
-/// q = K v', v = c ⊘ s gives ds = −dv·v/s and u = r ⊘ q gives dq = −du·u/q; one sweep over K does both.
+/// `Backend::sinkhorn_backward`: the rounds are made again and kept, then taken back one by one. With t = Kᵀu and
+/// q = K v' + s', v = c(1 − m) ⊘ t gives dt = −dv·v/t, s = m/Σu gives dΣ = −ds·s/Σu, and u = r ⊘ q gives dq = −du·u/q;
+/// one sweep over K does all.
 #[allow(clippy::cast_possible_truncation)]
 pub(super) fn backward(
     cpu: &Cpu,
@@ -261,14 +287,15 @@ pub(super) fn backward(
             let Workspace { kernel, sums, .. } = workspace;
             fill_kernel(cpu.arch, &cost[cells.clone()], r.len(), c.len(), options.epsilon as f32, kernel);
             sums.resize(kernel.stride, 0.0);
+            let mut sink = Sink::start(options);
             let mut history = vec![(Vec::new(), vec![1.0; kernel.stride])];
             for made in 0..plan.iterations[pair] as usize {
                 let (mut u, mut v) = (vec![0.0; r.len()], history[made].1.clone());
-                round(cpu.arch, kernel, r, c, &mut u, &mut v, &mut sums[..kernel.stride]);
+                round(cpu.arch, kernel, r, c, &mut sink, &mut u, &mut v, &mut sums[..kernel.stride]);
                 history.push((u, v));
             }
             let mut d_kernel = vec![0.0; kernel.values.len()];
-            rounds_backward(cpu.arch, kernel, r, c, &history, &d_plan[cells], &mut d_kernel, d_column);
+            rounds_backward(cpu.arch, kernel, r, c, sink.mass, &history, &d_plan[cells], &mut d_kernel, d_column);
             // K = exp(−C/ε).
             let epsilon = options.epsilon as f32;
             for (i, d_cost) in d_cost.chunks_exact_mut(c.len()).enumerate() {
@@ -287,6 +314,7 @@ dispatched! {
         kernel: &'a Kernel,
         row: &'a [f32],
         column: &'a [f32],
+        sink_mass: f32,
         history: &'a [(Vec<f32>, Vec<f32>)],
         d_plan: &'a [f32],
         d_kernel: &'a mut [f32],
@@ -309,22 +337,28 @@ dispatched! {
                 d_u[i] += g[j] * k[j] * v[j];
             }
         }
-        let (mut d_s, mut d_previous) = (vec![0.0; stride], vec![0.0; stride]);
+        let (mut d_t, mut d_previous) = (vec![0.0; stride], vec![0.0; stride]);
+        // Π holds no entry of the sink.
+        let mut d_sink = 0.0;
         for made in (1..history.len()).rev() {
             let ((u, v), previous) = (&history[made], &history[made - 1].1);
             for j in 0..columns {
-                // s = c / v
+                // t = c (1 − m) / v
                 let through = d_v[j] * v[j] / column[j];
                 d_column[j] += through;
-                d_s[j] = -through * v[j];
+                d_t[j] = -through * v[j] / (1.0 - sink_mass);
             }
+            let total: f32 = u.iter().sum();
+            let through_sink = -d_sink * sink_mass / (total * total);
+            d_sink = 0.0;
             d_previous.fill(0.0);
             for i in 0..kernel.rows {
                 let k = kernel.row(i);
                 // q = r / u
-                let d_q = -(d_u[i] + dot(simd, k, &d_s)) * u[i] * u[i] / row[i];
+                let d_q = -(d_u[i] + dot(simd, k, &d_t) + through_sink) * u[i] * u[i] / row[i];
+                d_sink += d_q;
                 let d_k = &mut d_kernel[i * stride..(i + 1) * stride];
-                axpy(simd, u[i], &d_s, d_k);
+                axpy(simd, u[i], &d_t, d_k);
                 axpy(simd, d_q, previous, d_k);
                 axpy(simd, d_q, k, &mut d_previous);
             }

@@ -53,12 +53,42 @@ fn divide<R: Real>(a: &[R], b: &[R]) -> Vec<R> {
     a.iter().zip(b).map(|(&a, &b)| a / b).collect()
 }
 
-/// Σ_i |u_i (K v)_i − r_i|.
-fn row_error<R: Real>(u: &[R], kv: &[R], row: &[R]) -> f64 {
-    u.iter().zip(kv).zip(row).map(|((&u, &kv), &r)| (u * kv - r).abs().widen()).sum()
+/// Σ_i |u_i q_i − r_i|.
+fn row_error<R: Real>(u: &[R], q: &[R], row: &[R]) -> f64 {
+    u.iter().zip(q).zip(row).map(|((&u, &q), &r)| (u * q - r).abs().widen()).sum()
 }
 
-/// u = r ⊘ K v, v = c ⊘ Kᵀ u, from v = 1; Π = diag(u) K diag(v).
+/// The sink, a column of equal entries κ: its scaling only ever occurs as s = κ v₀, which is m / Σ_i u_i after a round
+/// whatever κ is.
+#[derive(Clone, Copy)]
+struct Sink<R> {
+    mass: R,
+    s: R,
+}
+
+impl<R: Real> Sink<R> {
+    /// v₀ = 1 and cost 1, that of an all-zero code.
+    fn start(options: SinkhornOptions) -> Self {
+        let s = if options.sink_mass > 0.0 { (-1.0 / options.epsilon).exp() } else { 0.0 };
+        Self { mass: R::from_f64(options.sink_mass), s: R::from_f64(s) }
+    }
+
+    /// c (1 − m): what is left for the columns.
+    fn rest(&self, column: &[R]) -> Vec<R> {
+        column.iter().map(|&c| c * (R::one() - self.mass)).collect()
+    }
+
+    /// q = K v + s.
+    fn added(&self, kv: Vec<R>) -> Vec<R> {
+        kv.into_iter().map(|kv| kv + self.s).collect()
+    }
+
+    fn after(&self, u: &[R]) -> Self {
+        Self { s: self.mass / u.iter().copied().sum(), ..*self }
+    }
+}
+
+/// u = r ⊘ q, v = c (1 − m) ⊘ Kᵀ u, s = m / Σ u with q = K v + s, from v = 1; Π = diag(u) K diag(v).
 pub(super) fn forward<R: Real>(
     cost: &[R],
     pairs: &Pairs,
@@ -74,21 +104,24 @@ pub(super) fn forward<R: Real>(
         if let Some((axis, index)) = k.emptied() {
             return Err(KernelError::EmptyMask { pair, axis, index });
         }
+        let mut sink = Sink::start(options);
+        let rest = sink.rest(c);
         let mut v = vec![R::one(); c.len()];
-        let mut kv = k.times(&v);
+        let mut q = sink.added(k.times(&v));
         let mut u = Vec::new();
         let mut made = 0;
         while made < options.iterations {
-            u = divide(r, &kv);
-            v = divide(c, &k.transpose_times(&u));
-            kv = k.times(&v);
+            u = divide(r, &q);
+            v = divide(&rest, &k.transpose_times(&u));
+            sink = sink.after(&u);
+            q = sink.added(k.times(&v));
             made += 1;
-            if options.tolerance > 0.0 && row_error(&u, &kv, r) < options.tolerance {
+            if options.tolerance > 0.0 && row_error(&u, &q, r) < options.tolerance {
                 break;
             }
         }
         plan.iterations[pair] = u32::try_from(made).unwrap_or(u32::MAX);
-        plan.marginal_error[pair] = row_error(&u, &kv, r);
+        plan.marginal_error[pair] = row_error(&u, &q, r);
 
         plan.column_sums[columns.clone()].fill(R::zero());
         let mut entropy = 0.0;
@@ -139,7 +172,8 @@ pub(super) fn inner_product_backward<R: Real>(
 }
 
 /// The rounds are made again and kept, then taken back one by one:
-/// v = c ⊘ s, s = Kᵀu gives ds = −dv·v/s, and u = r ⊘ q, q = Kv' gives dq = −du·u/q.
+/// v = c(1 − m) ⊘ t, t = Kᵀu gives dt = −dv·v/t, s = m / Σu gives dΣ = −ds·s/Σu, and u = r ⊘ q, q = Kv' + s' gives
+/// dq = −du·u/q with du = K dt + dΣ.
 pub(super) fn backward<R: Real>(
     cost: &[R],
     pairs: &Pairs,
@@ -158,14 +192,18 @@ pub(super) fn backward<R: Real>(
         let k = Matrix::kernel(&cost[cells.clone()], r.len(), c.len(), options.epsilon);
         let g = Matrix { rows: r.len(), columns: c.len(), values: d_plan[cells.clone()].to_vec() };
         let mut history = Vec::new();
+        let mut sink = Sink::start(options);
+        let rest = sink.rest(c);
         let mut v = vec![R::one(); c.len()];
         for _ in 0..plan.iterations[pair] {
             let previous = v;
-            let u = divide(r, &k.times(&previous));
-            v = divide(c, &k.transpose_times(&u));
-            history.push((previous, u, v.clone()));
+            let q = sink.added(k.times(&previous));
+            let u = divide(r, &q);
+            v = divide(&rest, &k.transpose_times(&u));
+            sink = sink.after(&u);
+            history.push((previous, q, u, v.clone(), sink.s));
         }
-        let Some((_, u, v)) = history.last() else { continue };
+        let Some((_, _, u, v, _)) = history.last() else { continue };
 
         // Π = u K v.
         let mut d_k = vec![R::zero(); g.values.len()];
@@ -177,21 +215,24 @@ pub(super) fn backward<R: Real>(
                 d_v[j] += g.at(i, j) * k.at(i, j) * u[i];
             }
         }
-        for (previous, u, v) in history.iter().rev() {
-            let s = k.transpose_times(u);
-            let d_s: Vec<R> = (0..c.len()).map(|j| -d_v[j] * v[j] / s[j]).collect();
+        // Π holds no entry of the sink.
+        let mut d_sink = R::zero();
+        for (previous, q, u, v, s) in history.iter().rev() {
+            let t = k.transpose_times(u);
+            let d_t: Vec<R> = (0..c.len()).map(|j| -d_v[j] * v[j] / t[j]).collect();
             for j in 0..c.len() {
-                d_column[columns.start + j] += d_v[j] / s[j];
+                d_column[columns.start + j] += d_v[j] * (R::one() - sink.mass) / t[j];
             }
-            let through_v = k.times(&d_s);
-            let q = k.times(previous);
-            let d_q: Vec<R> = (0..r.len()).map(|i| -(d_u[i] + through_v[i]) * u[i] / q[i]).collect();
+            let through_v = k.times(&d_t);
+            let through_sink = -d_sink * *s / u.iter().copied().sum::<R>();
+            let d_q: Vec<R> = (0..r.len()).map(|i| -(d_u[i] + through_v[i] + through_sink) * u[i] / q[i]).collect();
             for i in 0..r.len() {
                 for j in 0..c.len() {
-                    d_k[i * c.len() + j] += u[i] * d_s[j] + d_q[i] * previous[j];
+                    d_k[i * c.len() + j] += u[i] * d_t[j] + d_q[i] * previous[j];
                 }
             }
             d_v = k.transpose_times(&d_q);
+            d_sink = d_q.iter().copied().sum();
             d_u.fill(R::zero());
         }
         // K = exp(−C/ε).

@@ -21,9 +21,11 @@ on_every_backend!(
     transport_cost_and_its_gradient,
     backward_is_the_derivative,
     backward_leaves_excluded_entries_alone,
+    a_sink_is_a_word_nobody_said,
+    backward_of_a_plan_with_a_sink,
 );
 
-pub const TEN: SinkhornOptions = SinkhornOptions { epsilon: 0.1, iterations: 10, tolerance: 0.0 };
+pub const TEN: SinkhornOptions = SinkhornOptions { epsilon: 0.1, iterations: 10, tolerance: 0.0, sink_mass: 0.0 };
 
 /// The plan of `pairs` with uniform rows.
 pub fn solve<B: Backend>(
@@ -102,7 +104,8 @@ fn ten_rounds_of_an_independent_solver<B: Backend>(backend: &B) {
 
 fn converges_to_an_independent_solver<B: Backend>(backend: &B) {
     for (i, fixture) in fixtures().iter().enumerate() {
-        let options = SinkhornOptions { epsilon: fixture.epsilon, iterations: 20_000, tolerance: 4.0 * epsilon::<B>() };
+        let options =
+            SinkhornOptions { epsilon: fixture.epsilon, iterations: 20_000, tolerance: 4.0 * epsilon::<B>(), ..TEN };
         let plan = solve(backend, &fixture.cost, &fixture.pairs, &fixture.column, options).unwrap();
         let error = relative_to_peak(&read(backend, &plan.plan, fixture.ten.len()), &fixture.converged);
         assert!(error < golden_tolerance::<B>(), "case {i}: {error:e}");
@@ -285,4 +288,66 @@ fn backward_leaves_excluded_entries_alone<B: Backend>(backend: &B) {
     let expected = central_differences(&free, |free| dot(&probe, &oracle_plan(&finite(free), &pairs, &column, TEN)));
     let found = [&d_cost[..1], &d_cost[2..]].concat();
     assert_close("d cost", &found, &expected, 10.0 * difference_tolerance::<B>());
+}
+
+/// `cost` and `column` with one more column in every pair: cost 1 everywhere, mass `mass`.
+fn with_sink(cost: &[f64], pairs: &Pairs, column: &[f64], mass: f64) -> (Vec<f64>, Pairs, Vec<f64>) {
+    let (mut wide, mut columns) = (Vec::new(), Vec::new());
+    let (mut rows, mut widths) = (Vec::new(), Vec::new());
+    for pair in 0..pairs.len() {
+        let tokens = pairs.text.range(pair);
+        for row in cost[pairs.cells.range(pair)].chunks_exact(tokens.len()) {
+            wide.extend_from_slice(row);
+            wide.push(1.0);
+        }
+        columns.extend(column[tokens.clone()].iter().map(|c| c * (1.0 - mass)));
+        columns.push(mass);
+        rows.push(pairs.vision.length(pair));
+        widths.push(tokens.len() + 1);
+    }
+    (wide, Pairs::new(&rows, &widths).unwrap(), columns)
+}
+
+/// The entries of a plan with a sink that are not the sink's.
+fn without_sink(plan: &[f64], pairs: &Pairs, wide: &Pairs) -> Vec<f64> {
+    let rows = |pair| plan[wide.cells.range(pair)].chunks_exact(wide.text.length(pair));
+    (0..pairs.len()).flat_map(|pair| rows(pair).flat_map(|row| row[..row.len() - 1].to_vec())).collect()
+}
+
+fn a_sink_is_a_word_nobody_said<B: Backend>(backend: &B) {
+    let (mut random, pairs) = (Random(57), some_pairs());
+    let (cost, column) = problem(&mut random, &pairs);
+    for (sink_mass, iterations) in [(0.3, 1), (0.3, 10), (0.8, 10)] {
+        let options = SinkhornOptions { iterations, sink_mass, ..TEN };
+        let (wide_cost, wide, wide_column) = with_sink(&cost, &pairs, &column, sink_mass);
+        let expected = oracle_plan(&wide_cost, &wide, &wide_column, SinkhornOptions { sink_mass: 0.0, ..options });
+        let plan = solve(backend, &cost, &pairs, &column, options).unwrap();
+        let found = read(backend, &plan.plan, cost.len());
+        assert_close("Π", &found, &without_sink(&expected, &pairs, &wide), 10.0 * tolerance::<B>());
+        // The columns are exact after a round, and hold what the sink leaves.
+        let sums = read(backend, &plan.column_sums, column.len());
+        let left: Vec<f64> = column.iter().map(|c| c * (1.0 - sink_mass)).collect();
+        assert_close("columns", &sums, &left, 10.0 * tolerance::<B>());
+    }
+}
+
+fn backward_of_a_plan_with_a_sink<B: Backend>(backend: &B) {
+    let (mut random, pairs) = (Random(58), some_pairs());
+    let (cost, column) = problem(&mut random, &pairs);
+    let probe = random.values(cost.len());
+    let start = (vec![0.0; cost.len()], vec![0.0; column.len()]);
+    for iterations in [1, 3, 10] {
+        let options = SinkhornOptions { iterations, sink_mass: 0.4, ..TEN };
+        let plan = |cost: &[f64], column: &[f64]| {
+            let (wide_cost, wide, wide_column) = with_sink(cost, &pairs, column, 0.4);
+            let plan = oracle_plan(&wide_cost, &wide, &wide_column, SinkhornOptions { sink_mass: 0.0, ..options });
+            dot(&probe, &without_sink(&plan, &pairs, &wide))
+        };
+        let found = gradients(backend, &cost, &pairs, &column, options, &probe, (&start.0, &start.1));
+        let by_cost = central_differences(&cost, |cost| plan(cost, &column));
+        let by_column = central_differences(&column, |column| plan(&cost, column));
+        let t = 10.0 * difference_tolerance::<B>();
+        assert_close("d cost", &found.0, &by_cost, t);
+        assert_close("d column", &found.1, &by_column, t);
+    }
 }

@@ -32,7 +32,7 @@ fn problem(seed: u64, rows: usize, columns: usize) -> Problem {
     Problem { pairs, cost, column, random }
 }
 
-const CONVERGED: SinkhornOptions = SinkhornOptions { epsilon: 0.25, iterations: 400, tolerance: 0.0 };
+const CONVERGED: SinkhornOptions = SinkhornOptions { epsilon: 0.25, iterations: 400, tolerance: 0.0, sink_mass: 0.0 };
 
 fn columns_are_exact_and_rows_converge<B: Backend>(backend: &B) {
     for_all(16, &(0u64..1 << 32, 1usize..40, 1usize..12), |(seed, rows, columns)| {
@@ -70,7 +70,7 @@ fn convergence_is_geometric_in_hilberts_metric<B: Backend>(backend: &B) {
     for_all(12, &(0u64..1 << 32, 2usize..20, 2usize..9), |(seed, rows, columns)| {
         let Problem { pairs, cost, column, .. } = problem(seed, rows, columns);
         let scaling = |iterations| {
-            let options = SinkhornOptions { epsilon: 0.25, iterations, tolerance: 0.0 };
+            let options = SinkhornOptions { epsilon: 0.25, iterations, tolerance: 0.0, sink_mass: 0.0 };
             let plan = solve(backend, &cost, &pairs, &column, options).unwrap();
             read(backend, &plan.u, rows)
         };

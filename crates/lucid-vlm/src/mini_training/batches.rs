@@ -40,14 +40,7 @@ fn unfold(scene: &Scene, chosen: &[usize], out: &mut Vec<f32>) {
 ///
 /// A picture smaller than the grid lies at a random place of it; where the part asks for fewer patches than the picture has,
 /// a random subset is seen.
-pub fn draw(
-    part: &Part,
-    negatives: usize,
-    seed: u64,
-    first: u64,
-    count: usize,
-    text_length: usize,
-) -> Result<Batch> {
+pub fn draw(part: &Part, negatives: usize, seed: u64, first: u64, count: usize, text_length: usize) -> Result<Batch> {
     let mut values = Vec::with_capacity(count * part.patches * 3 * PATCH * PATCH);
     let mut positions = Vec::with_capacity(count * part.patches);
     let mut ids = Vec::with_capacity(count * text_length);
@@ -69,7 +62,7 @@ pub fn draw(
         positions.extend(chosen.iter().map(|&p| ((top + p / grid) * GRID + left + p % grid) as u32));
         unfold(&scene, &chosen, &mut values);
         ids.extend(caption_ids(&scene.caption, text_length));
-        let mut wrong = false_captions(&scene, negatives, &mut Stream::new(seed, index, 0xfa15e));
+        let mut wrong = false_captions(&scene, negatives, part.false_first, &mut Stream::new(seed, index, 0xfa15e));
         // Where nothing can be false, the caption itself takes the place: it ranks with itself and moves nothing.
         wrong.resize(negatives, scene.caption);
         wrong.iter().for_each(|caption| wrong_ids.extend(caption_ids(caption, text_length)));
@@ -110,7 +103,7 @@ mod tests {
 
     #[test]
     fn whole_pictures_are_unfolded_as_the_model_does() {
-        let part = Part { scenes: SceneOptions::default(), count: 2, patches: 196 };
+        let part = Part { scenes: SceneOptions::default(), count: 2, patches: 196, false_first: None };
         let batch = draw(&part, 0, 5, 3, 2, 24).unwrap();
         assert!(batch.positions.is_none());
         let scene = scene_with(5, 4, &part.scenes);
@@ -125,7 +118,7 @@ mod tests {
 
     #[test]
     fn dropped_patches_keep_their_positions() {
-        let full = Part { scenes: SceneOptions::default(), count: 1, patches: 196 };
+        let full = Part { scenes: SceneOptions::default(), count: 1, patches: 196, false_first: None };
         let some = Part { patches: 50, ..full.clone() };
         let (all, few) = (draw(&full, 0, 5, 0, 1, 24).unwrap(), draw(&some, 2, 5, 0, 1, 24).unwrap());
         let at: Vec<u32> = few.positions.unwrap().flatten_all().unwrap().to_vec1().unwrap();

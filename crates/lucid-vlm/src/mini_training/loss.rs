@@ -1,10 +1,17 @@
 //! The training loss, taken in one place for both halves of a batch: SigLIP's pairwise sigmoid loss, and a linear head that
 //! names the caption's words from the pooled image state (as in SuperClass; dropped after training).
 
-use crate::mini_training::recipe::Recipe;
 use crate::mini_training::tokens::FIRST_WORD;
 use crate::mini_training::trainee::Trainee;
 use candle_core::{D, DType, Device, Result, Tensor, Var};
+
+/// Weights of the terms beside the pairwise loss.
+pub struct LossWeights {
+    /// Of the bag of words.
+    pub bag: f64,
+    /// Of own captions above false ones.
+    pub rank: f64,
+}
 
 /// Value of the loss and its gradients.
 pub struct Loss {
@@ -64,7 +71,7 @@ pub fn loss(
     text: &Tensor,
     wrong: &Tensor,
     ids: &Tensor,
-    recipe: &Recipe,
+    weights: &LossWeights,
 ) -> Result<Loss> {
     let n = image.dim(0)?;
     let var = |t: &Tensor| Var::from_tensor(&t.detach());
@@ -87,7 +94,7 @@ pub fn loss(
     } else {
         Tensor::zeros((), DType::F32, &Device::Cpu)?
     };
-    let total = ((&pairs + (&bag * recipe.bag_weight)?)? + (&ranked * recipe.rank_weight)?)?;
+    let total = ((&pairs + (&bag * weights.bag)?)? + (&ranked * weights.rank)?)?;
     let grads = total.backward()?;
     let of = |var: &Var| match grads.get(var) {
         Some(g) => g.contiguous(),

@@ -2,7 +2,7 @@
 
 use crate::config::{SiglipConfig, TextConfig, VisionConfig};
 use crate::mini_training::tokens::{END, vocab_size};
-use lucid_data::scenes::{Canvas, Crowd, Level, SceneOptions, Split, Wording};
+use lucid_data::scenes::{Canvas, ConceptKind, Crowd, Level, SceneOptions, Split, Wording};
 use serde::{Deserialize, Serialize};
 
 /// One kind of picture in a stage's batches.
@@ -14,6 +14,9 @@ pub struct Part {
     pub count: usize,
     /// Patches of each picture that the model sees; fewer than the picture has saves time.
     pub patches: usize,
+    /// The kind of word that their false captions change first.
+    #[serde(default)]
+    pub false_first: Option<ConceptKind>,
 }
 
 /// A stretch of training on one mixture of pictures.
@@ -25,6 +28,8 @@ pub struct Stage {
     pub steps: u64,
     /// The mixture.
     pub parts: Vec<Part>,
+    /// Weight of the loss that ranks a picture's own caption above its false ones.
+    pub rank_weight: f64,
 }
 
 /// Everything that decides the trained weights, apart from the instruction set that computes them.
@@ -50,8 +55,6 @@ pub struct Recipe {
     pub bag_weight: f64,
     /// False captions of each picture ([`lucid_data::scenes::false_captions`]).
     pub negatives: usize,
-    /// Weight of the loss that ranks a picture's own caption above its false ones.
-    pub rank_weight: f64,
     /// Initial logit scale (before its logarithm) and bias: SigLIP's 10 and −10 are made for batches of 32,768.
     pub logit_scale: f64,
     /// See `logit_scale`.
@@ -101,11 +104,11 @@ const TRAIN: SceneOptions = SceneOptions {
 
 fn singles(level: Level, count: usize) -> Part {
     let scenes = SceneOptions { family: 8, canvas: Canvas::Single, level, wording: Wording::Full, ..TRAIN };
-    Part { scenes, count, patches: 49 }
+    Part { scenes, count, patches: 49, false_first: None }
 }
 
 fn scenes(crowd: Crowd, count: usize, patches: usize) -> Part {
-    Part { scenes: SceneOptions { family: 8, crowd, ..TRAIN }, count, patches }
+    Part { scenes: SceneOptions { family: 8, crowd, ..TRAIN }, count, patches, false_first: None }
 }
 
 /// Shape of the embedded backbone: width 96, four image blocks, three text blocks.
@@ -137,7 +140,7 @@ pub fn mini_config() -> SiglipConfig {
 
 /// The recipe of the committed checkpoint.
 pub fn mini() -> Recipe {
-    let stage = |name: &str, steps, parts| Stage { name: name.into(), steps, parts };
+    let stage = |name: &str, steps, rank_weight, parts| Stage { name: name.into(), steps, rank_weight, parts };
     Recipe {
         config: mini_config(),
         seed: 1,
@@ -149,18 +152,13 @@ pub fn mini() -> Recipe {
         clip: 1.0,
         bag_weight: 1.0,
         negatives: 2,
-        rank_weight: 1.0,
         logit_scale: 10.0,
         logit_bias: -5.0,
         stages: vec![
-            stage("single objects, easy", 400, vec![singles(Level::Easy, 128)]),
-            stage("single objects, mixed", 700, vec![singles(Level::Easy, 32), singles(Level::Full, 96)]),
-            stage(
-                "scenes, half the patches",
-                550,
-                vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 98)],
-            ),
-            stage("scenes", 180, vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 196)]),
+            stage("single objects, easy", 400, 1.0, vec![singles(Level::Easy, 128)]),
+            stage("single objects, mixed", 700, 1.0, vec![singles(Level::Easy, 32), singles(Level::Full, 96)]),
+            stage("scenes, half the patches", 550, 1.0, vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 98)]),
+            stage("scenes", 180, 1.0, vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 196)]),
         ],
     }
 }

@@ -5,7 +5,7 @@ use crate::error::VlmError;
 use crate::mini_training::batches;
 use crate::mini_training::examine::{SetScore, swaps};
 use crate::mini_training::export::publish;
-use crate::mini_training::loss::{Loss, loss};
+use crate::mini_training::loss::{Loss, LossWeights, loss};
 use crate::mini_training::optimiser::{Optimiser, StepOptions};
 use crate::mini_training::recipe::Recipe;
 use crate::mini_training::trainee::Trainee;
@@ -159,7 +159,8 @@ impl Run {
         let join = |f: fn(&Half) -> Tensor| Tensor::cat(&halves.iter().map(f).collect::<Vec<_>>(), 0);
         let image = join(|h| h.image.detach())?;
         let (text, wrong) = (join(|h| h.text.detach())?, join(|h| h.wrong.detach())?);
-        let loss = loss(trainee, &image, &text, &wrong, &join(|h| h.ids.clone())?, recipe)?;
+        let weights = LossWeights { bag: recipe.bag_weight, rank: recipe.stage(step).rank_weight };
+        let loss = loss(trainee, &image, &text, &wrong, &join(|h| h.ids.clone())?, &weights)?;
         let size = halves[0].image.dim(0)?;
         let mut parts = both(&self.pools, |i| backward(trainee, &halves[i], &loss, i * size))?;
         let second = parts.pop().unwrap_or_default();

@@ -1,0 +1,209 @@
+//! The experiments of docs/experiments.md: every variant of a question, trained and measured on several seeds, as a table.
+//!
+//! `experiments [QUESTION …] [--seeds 0,1,2] [--data scenes|synth] [--cache DIR] [--backbone mini] [--layers V,T]
+//! [--pairs N] [--held-out N] [--preset NAME] [--base JSON] [--variant NAME=JSON …]`: questions stand in `questions.json`;
+//! `--variant` asks one of your own. Runs that the cache holds are not repeated.
+#![allow(missing_docs)]
+
+mod data;
+mod measure;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use data::{Data, Result, ScenesOptions};
+use lucid_sae::Preset;
+use measure::{Numbers, measure};
+use serde_json::{Map, Value, json};
+
+struct Options {
+    questions: Vec<String>,
+    seeds: Vec<u64>,
+    synth: bool,
+    cache: PathBuf,
+    scenes: ScenesOptions,
+    preset: Preset,
+    base: Value,
+    variants: Vec<(String, Value)>,
+    columns: Vec<String>,
+    quantile: f64,
+    /// Runs at a time.
+    jobs: usize,
+}
+
+fn parse() -> Result<Options> {
+    let mut options = Options {
+        questions: Vec::new(),
+        seeds: vec![0, 1, 2],
+        synth: false,
+        cache: PathBuf::from("runs/experiments"),
+        scenes: ScenesOptions {
+            backbone: "mini".into(),
+            layers: vec!["vision.block:2".into(), "text.block:0".into()],
+            pairs: 1200,
+            held_out: 300,
+            keep_eos: true,
+        },
+        preset: Preset::Default,
+        base: json!({}),
+        variants: Vec::new(),
+        columns: Vec::new(),
+        quantile: 0.8,
+        jobs: 2,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--seeds" => options.seeds = value()?.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?,
+            "--data" => options.synth = value()? == "synth",
+            "--cache" => options.cache = value()?.into(),
+            "--backbone" => options.scenes.backbone = value()?,
+            "--layers" => options.scenes.layers = value()?.split(',').map(Into::into).collect(),
+            "--pairs" => options.scenes.pairs = value()?.parse()?,
+            "--held-out" => options.scenes.held_out = value()?.parse()?,
+            "--no-eos" => options.scenes.keep_eos = false,
+            "--preset" => options.preset = Preset::parse(&value()?)?,
+            "--base" => options.base = serde_json::from_str(&value()?)?,
+            "--quantile" => options.quantile = value()?.parse()?,
+            "--jobs" => options.jobs = value()?.parse()?,
+            "--columns" => options.columns = value()?.split(',').map(Into::into).collect(),
+            "--variant" => {
+                let text = value()?;
+                let (name, json) = text.split_once('=').ok_or("--variant NAME=JSON")?;
+                options.variants.push((name.into(), serde_json::from_str(json)?));
+            }
+            other if other.starts_with("--") => return Err(format!("unknown option {other}").into()),
+            name => options.questions.push(name.into()),
+        }
+    }
+    Ok(options)
+}
+
+/// Remembers a run in `file`, a line each.
+fn keep(file: &Path, key: &Value, numbers: Numbers) -> Result<Numbers> {
+    let mut out = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
+    out.write_all(format!("{}\n", json!({ "key": key, "numbers": numbers })).as_bytes())?;
+    Ok(numbers)
+}
+
+/// `over` on top of `base`.
+fn merged(base: &Value, over: &Value) -> Value {
+    let mut all: Map<String, Value> = base.as_object().cloned().unwrap_or_default();
+    all.extend(over.as_object().cloned().unwrap_or_default());
+    Value::Object(all)
+}
+
+/// Mean and (sample) standard deviation.
+fn spread(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let square = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    (mean, square.sqrt())
+}
+
+fn table(rows: &[(String, Vec<Numbers>)], columns: &[String]) {
+    let all: Vec<String> = if columns.is_empty() {
+        let mut names: Vec<String> = Vec::new();
+        rows.iter().flat_map(|(_, r)| r.iter().flat_map(|n| n.keys())).for_each(|k| {
+            if !names.contains(k) {
+                names.push(k.clone());
+            }
+        });
+        names
+    } else {
+        columns.to_vec()
+    };
+    println!("| | {} |\n|---|{}", all.join(" | "), "---|".repeat(all.len()));
+    for (name, runs) in rows {
+        let cell = |column: &String| {
+            let values: Vec<f64> = runs.iter().filter_map(|n| n.get(column).copied()).collect();
+            if values.is_empty() {
+                return "–".to_string();
+            }
+            let (mean, deviation) = spread(&values);
+            if values.len() > 1 { format!("{mean:.3} ± {deviation:.3}") } else { format!("{mean:.3}") }
+        };
+        println!("| {name} | {} |", all.iter().map(cell).collect::<Vec<_>>().join(" | "));
+    }
+}
+
+fn main() -> Result<()> {
+    let options = parse()?;
+    std::fs::create_dir_all(&options.cache)?;
+    let file = options.cache.join("results.jsonl");
+    let mut known: BTreeMap<String, Numbers> = BTreeMap::new();
+    for line in std::fs::read_to_string(&file).unwrap_or_default().lines() {
+        let line: Value = serde_json::from_str(line)?;
+        known.insert(line["key"].to_string(), serde_json::from_value(line["numbers"].clone())?);
+    }
+    let mut asked: Vec<(String, Value, Vec<(String, Value)>, Vec<String>)> = Vec::new();
+    let questions: Value = serde_json::from_str(include_str!("questions.json"))?;
+    for name in &options.questions {
+        let question = questions.get(name).ok_or_else(|| format!("no question {name}"))?;
+        let variants = question["variants"].as_object().cloned().unwrap_or_default().into_iter().collect();
+        let columns: Vec<String> = serde_json::from_value(question["columns"].clone()).unwrap_or_default();
+        asked.push((name.clone(), merged(&question["base"], &options.base), variants, columns));
+    }
+    if !options.variants.is_empty() {
+        asked.push(("variants".into(), options.base.clone(), options.variants.clone(), Vec::new()));
+    }
+    let data: Vec<Data> = options
+        .seeds
+        .iter()
+        .map(|&seed| {
+            if options.synth {
+                data::activations(options.scenes.pairs, options.scenes.held_out, seed)
+            } else {
+                data::scenes(&options.scenes, seed, &options.cache)
+            }
+        })
+        .collect::<Result<_>>()?;
+    for (name, base, variants, columns) in asked {
+        let weights = data[0].train.fingerprint();
+        let mut work = Vec::new();
+        for (label, over) in &variants {
+            for (at, &seed) in options.seeds.iter().enumerate() {
+                let config = merged(&base, over);
+                let key = json!([weights, options.preset.name(), config, seed, options.quantile]);
+                work.push((label.clone(), at, seed, config, key));
+            }
+        }
+        let next = AtomicUsize::new(0);
+        let done: Mutex<Vec<(usize, Result<Numbers>)>> = Mutex::new(Vec::new());
+        // One run a thread wastes less than one run on all of them.
+        std::thread::scope(|scope| {
+            for _ in 0..options.jobs {
+                scope.spawn(|| {
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some((_, at, seed, config, key)) = work.get(index) else { break };
+                        let result = match known.get(&key.to_string()) {
+                            Some(numbers) => Ok(numbers.clone()),
+                            None => measure(&data[*at], options.preset, config, *seed, options.quantile)
+                                .and_then(|numbers| keep(&file, key, numbers)),
+                        };
+                        done.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+                    }
+                });
+            }
+        });
+        let mut results = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.sort_by_key(|(index, _)| *index);
+        let mut rows: Vec<(String, Vec<Numbers>)> =
+            variants.iter().map(|(label, _)| (label.clone(), Vec::new())).collect();
+        for (index, result) in results {
+            let (label, numbers) = (&work[index].0, result?);
+            if let Some((_, row)) = rows.iter_mut().find(|(l, _)| l == label) {
+                row.push(numbers);
+            }
+        }
+        println!("\n## {name}\n");
+        let columns = if options.columns.is_empty() { columns } else { options.columns.clone() };
+        table(&rows, &columns);
+    }
+    Ok(())
+}

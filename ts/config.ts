@@ -54,7 +54,7 @@ export interface Config {
   /** Variance that divides the align losses. Default `'pooled'`. */
   alignNormalization: 'pooled' | 'tokens'
   /** Where the shared dictionaries start. Default `'paired'`. */
-  initialise: 'paired' | 'random'
+  initialise: 'paired' | 'coactivation' | 'random'
   /** Weight of AuxK; 0 = off. Default 1/32. */
   auxCoefficient: number
   /** Dead latents that reconstruct the residual; 0 = half the width. Default 0. */

@@ -2,7 +2,7 @@ import type { AtlasConcept, AtlasData, AtlasHit, AtlasImage, AtlasLatent, HeatMa
 import { checkDataset, type Dataset } from './dataset.js'
 import type { DeviceChoice } from './device.js'
 import { call, LucidError, optionError } from './errors.js'
-import type { Evaluation } from './evaluation.js'
+import type { Evaluation, LabelScore } from './evaluation.js'
 import type { WorkEvent } from './events.js'
 import { type Model, modelOf } from './model.js'
 import { type NativeAtlas, native } from './native.js'
@@ -91,7 +91,10 @@ export interface ReportOptions {
   /** Numbers of the same kind from separate autoencoders, by name. */
   baseline?: Evaluation
   title?: string
+  /** Lines above everything else. */
   notes?: readonly string[]
+  /** Latents that the first page shows first; the purest of those with most hits where absent. */
+  start?: readonly number[]
   stages?: readonly { name: string; seconds: number }[]
 }
 

@@ -1,5 +1,22 @@
-import type { Evaluation } from '../evaluation.js'
+import type { Ceiling, Evaluation, TruthRecovery } from '../evaluation.js'
 import { number, table } from './output.js'
+
+/** The largest of the R² that ridge maps reach. */
+export function bestOf(ceiling: Ceiling): number {
+  return Math.max(ceiling.pooled, ceiling.matched, ceiling.both)
+}
+
+/** Share of the concepts of some kinds whose best latent is the same in both modalities, and how many they are. */
+export function identityOf(truth: TruthRecovery | undefined, kinds: readonly string[]): [number, number] {
+  let same = 0
+  let all = 0
+  for (const kind of kinds) {
+    const { identityRate = 0, concepts = 0 } = truth?.kinds?.[kind] ?? {}
+    same += identityRate * concepts
+    all += concepts
+  }
+  return [all > 0 ? same / all : 0, all]
+}
 
 /** The main numbers beside their controls, as lines of a table. `baseline` is that of separate autoencoders. */
 export function scoreLines(evaluation: Evaluation, baseline?: Evaluation): string[] {
@@ -25,6 +42,7 @@ export function scoreLines(evaluation: Evaluation, baseline?: Evaluation): strin
     add(name, cross?.shared, [
       control('shuffled captions', cross?.controls.shuffledCaption),
       control('uniform plan', cross?.controls.uniformPlan),
+      control('ridge from states', cross?.ceiling && bestOf(cross.ceiling)),
       control('separate', baseline?.cross?.[direction]?.shared),
     ])
   }
@@ -38,7 +56,10 @@ export function scoreLines(evaluation: Evaluation, baseline?: Evaluation): strin
     control('separate', baseline?.truth?.planMass),
   ])
   for (const [kind, recovery] of Object.entries(truth?.kinds ?? {})) {
-    add(`  plan mass, ${kind} words`, recovery.planMass, [control('uniform', recovery.planMassUniform)])
+    add(`  plan mass, ${kind} words`, recovery.planMass, [
+      control('uniform', recovery.planMassUniform),
+      control('separate', baseline?.truth?.kinds?.[kind]?.planMass),
+    ])
   }
   for (const [map, targets] of Object.entries(evaluation.grounding ?? {})) {
     for (const [target, score] of Object.entries(targets)) {

@@ -166,7 +166,7 @@ async function reportData(atlas: ReportAtlas, options: ReportOptions): Promise<R
     })),
     chunk: { latents: CHUNK, concepts: CHUNK },
     start: {
-      latents: order.slice(0, START.latents).map((latent) => latent.latent),
+      latents: [...(options.start ?? order.map((latent) => latent.latent))].slice(0, START.latents),
       concepts: byConfidence.slice(0, START.concepts).map((concept) => concept.name),
     },
   }

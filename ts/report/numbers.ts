@@ -18,6 +18,7 @@ function crossRow(name: string, meaning: string, cross?: CrossScore, baseline?: 
     ['with another pair’s caption', cross?.controls.shuffledCaption],
     ['under a uniform plan', cross?.controls.uniformPlan],
     ['mean predictor', cross?.controls.mean],
+    ['a linear map from the states', cross?.ceiling && Math.max(cross.ceiling.pooled, cross.ceiling.matched, cross.ceiling.both)],
     ['separate autoencoders', baseline?.shared],
   ]
   return row(name, cross?.shared, controls, meaning)

@@ -19,6 +19,28 @@ use lucid_sae::Preset;
 use measure::{Numbers, measure};
 use serde_json::{Map, Value, json};
 
+/// What the tables show unless asked otherwise: `mass` is plan mass over that of the uniform plan, `gap` cross R² above that of
+/// another pair's caption, `reached` cross R² over its ceiling.
+const COLUMNS: [&str; 17] = [
+    "identity",
+    "mass.color",
+    "mass.pattern",
+    "mass.shape",
+    "mass.size",
+    "mass.concept",
+    "labels.concepts",
+    "labels.right",
+    "t2v",
+    "t2v.gap",
+    "t2v.ceiling",
+    "v2t",
+    "v2t.gap",
+    "v2t.reached",
+    "r2.vision",
+    "r2.text",
+    "maxfreq",
+];
+
 struct Options {
     questions: Vec<String>,
     seeds: Vec<u64>,
@@ -48,9 +70,12 @@ fn parse() -> Result<Options> {
             keep_eos: true,
         },
         preset: Preset::Default,
-        base: json!({}),
+        base: json!({
+            "initialise": "coactivation", "dShared": 128, "dPrivate": 160, "kShared": 6, "kPrivate": 10, "beta": 0.05, "gamma": 1,
+            "epsilon": 0.05, "batchPairs": 32, "lr": 3e-3, "steps": 500
+        }),
         variants: Vec::new(),
-        columns: Vec::new(),
+        columns: COLUMNS.map(Into::into).to_vec(),
         quantile: 0.8,
         jobs: 2,
     };
@@ -67,7 +92,7 @@ fn parse() -> Result<Options> {
             "--held-out" => options.scenes.held_out = value()?.parse()?,
             "--no-eos" => options.scenes.keep_eos = false,
             "--preset" => options.preset = Preset::parse(&value()?)?,
-            "--base" => options.base = serde_json::from_str(&value()?)?,
+            "--base" => options.base = merged(&options.base, &serde_json::from_str(&value()?)?),
             "--quantile" => options.quantile = value()?.parse()?,
             "--jobs" => options.jobs = value()?.parse()?,
             "--columns" => options.columns = value()?.split(',').map(Into::into).collect(),
@@ -106,21 +131,16 @@ fn spread(values: &[f64]) -> (f64, f64) {
 }
 
 fn table(rows: &[(String, Vec<Numbers>)], columns: &[String]) {
-    let all: Vec<String> = if columns.is_empty() {
-        let mut names: Vec<String> = Vec::new();
-        rows.iter().flat_map(|(_, r)| r.iter().flat_map(|n| n.keys())).for_each(|k| {
-            if !names.contains(k) {
-                names.push(k.clone());
-            }
-        });
-        names
-    } else {
-        columns.to_vec()
-    };
-    println!("| | {} |\n|---|{}", all.join(" | "), "---|".repeat(all.len()));
+    let known = |column: &&String| rows.iter().flat_map(|(_, runs)| runs).any(|run| run.contains_key(*column));
+    let all: Vec<&String> = columns.iter().filter(known).collect();
+    println!(
+        "| | {} |\n|---|{}",
+        all.iter().map(|c| c.as_str()).collect::<Vec<_>>().join(" | "),
+        "---|".repeat(all.len())
+    );
     for (name, runs) in rows {
-        let cell = |column: &String| {
-            let values: Vec<f64> = runs.iter().filter_map(|n| n.get(column).copied()).collect();
+        let cell = |column: &&String| {
+            let values: Vec<f64> = runs.iter().filter_map(|n| n.get(*column).copied()).collect();
             if values.is_empty() {
                 return "–".to_string();
             }
@@ -140,16 +160,15 @@ fn main() -> Result<()> {
         let line: Value = serde_json::from_str(line)?;
         known.insert(line["key"].to_string(), serde_json::from_value(line["numbers"].clone())?);
     }
-    let mut asked: Vec<(String, Value, Vec<(String, Value)>, Vec<String>)> = Vec::new();
+    let mut asked: Vec<(String, Value, Vec<(String, Value)>)> = Vec::new();
     let questions: Value = serde_json::from_str(include_str!("questions.json"))?;
     for name in &options.questions {
         let question = questions.get(name).ok_or_else(|| format!("no question {name}"))?;
-        let variants = question["variants"].as_object().cloned().unwrap_or_default().into_iter().collect();
-        let columns: Vec<String> = serde_json::from_value(question["columns"].clone()).unwrap_or_default();
-        asked.push((name.clone(), merged(&question["base"], &options.base), variants, columns));
+        let about = question["about"].as_str().unwrap_or(name).to_owned();
+        asked.push((about, options.base.clone(), serde_json::from_value(question["variants"].clone())?));
     }
     if !options.variants.is_empty() {
-        asked.push(("variants".into(), options.base.clone(), options.variants.clone(), Vec::new()));
+        asked.push(("variants".into(), options.base.clone(), options.variants.clone()));
     }
     let data: Vec<Data> = options
         .seeds
@@ -162,7 +181,7 @@ fn main() -> Result<()> {
             }
         })
         .collect::<Result<_>>()?;
-    for (name, base, variants, columns) in asked {
+    for (about, base, variants) in asked {
         let weights = data[0].train.fingerprint();
         let mut work = Vec::new();
         for (label, over) in &variants {
@@ -201,9 +220,8 @@ fn main() -> Result<()> {
                 row.push(numbers);
             }
         }
-        println!("\n## {name}\n");
-        let columns = if options.columns.is_empty() { columns } else { options.columns.clone() };
-        table(&rows, &columns);
+        println!("\n### {about}\n");
+        table(&rows, &options.columns);
     }
     Ok(())
 }

@@ -124,14 +124,17 @@ fn background(writer: &mut Writer, truth: &SceneTruth, stream: &mut Stream) {
 pub fn caption(truth: &mut SceneTruth, plan: &Plan, options: &SceneOptions, stream: &mut Stream) -> String {
     let wording = options.wording;
     let mut groups: Vec<Vec<usize>> = plan.groups.iter().map(|g| g.clone().collect()).collect();
-    stream.shuffle(&mut groups);
+    if options.crowd != Crowd::OrderedPair {
+        stream.shuffle(&mut groups);
+    }
     // Not every object is spoken of: three phrases at most, sometimes one fewer.
     let mut spoken = groups.len().min(3);
     if wording == Wording::Optional && options.crowd == Crowd::Any && spoken > 1 && stream.chance(0.15) {
         spoken -= 1;
     }
+    let related = matches!(options.crowd, Crowd::Pair | Crowd::OrderedPair);
     let singular = groups.iter().take(2).all(|g| g.len() == 1);
-    let relation = if spoken == 2 && singular && (options.crowd == Crowd::Pair || stream.chance(0.6)) {
+    let relation = if spoken == 2 && singular && (related || stream.chance(0.6)) {
         Relation::ALL.into_iter().find(|&r| truth.related(r, groups[0][0], groups[1][0]))
     } else {
         None

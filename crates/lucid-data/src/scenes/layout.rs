@@ -36,7 +36,7 @@ fn object_count(stream: &mut Stream, options: &SceneOptions) -> usize {
         return 1;
     }
     match options.crowd {
-        Crowd::Pair => 2,
+        Crowd::Pair | Crowd::OrderedPair => 2,
         Crowd::Group => 2 + stream.below(3),
         Crowd::Any => match stream.unit() {
             u if u < 0.30 => 1,
@@ -55,7 +55,7 @@ pub fn plan(options: &SceneOptions, common: &mut Stream, member: usize, own: &mu
     };
     let total = object_count(common, options);
     let group = match options.crowd {
-        Crowd::Pair => 1,
+        Crowd::Pair | Crowd::OrderedPair => 1,
         Crowd::Group => total,
         Crowd::Any if total >= 2 && common.chance(0.3) => 2 + common.below(total - 1),
         Crowd::Any => 1,

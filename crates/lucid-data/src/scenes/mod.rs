@@ -107,6 +107,10 @@ pub enum Crowd {
     Pair,
     /// Two to four equal ones, and a caption that counts them: the start of a curriculum for numbers.
     Group,
+    /// As `Pair`, and the caption always begins with the object of the family's first colour. While a family lasts, the
+    /// word of the relation alone then tells where that colour is; in `Pair` neither it nor the order of the phrases tells
+    /// anything without the other, and nothing pulls a model towards using both.
+    OrderedPair,
 }
 
 /// Everything but seed and index that decides a scene.

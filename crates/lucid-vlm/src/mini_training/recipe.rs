@@ -102,13 +102,21 @@ const TRAIN: SceneOptions = SceneOptions {
     crowd: Crowd::Any,
 };
 
+/// Single objects: a quarter of a scene, all of its patches.
 fn singles(level: Level, count: usize) -> Part {
     let scenes = SceneOptions { family: 8, canvas: Canvas::Single, level, wording: Wording::Full, ..TRAIN };
     Part { scenes, count, patches: 49, false_first: None }
 }
 
-fn scenes(crowd: Crowd, count: usize, patches: usize) -> Part {
-    Part { scenes: SceneOptions { family: 8, crowd, ..TRAIN }, count, patches, false_first: None }
+/// Scenes of a crowd, `patches` of the 196 patches of each.
+fn scenes(crowd: Crowd, level: Level, count: usize, patches: usize) -> Part {
+    Part { scenes: SceneOptions { family: 8, crowd, level, ..TRAIN }, count, patches, false_first: None }
+}
+
+impl Part {
+    fn falsified(self, first: ConceptKind) -> Self {
+        Self { false_first: Some(first), ..self }
+    }
 }
 
 /// Shape of the embedded backbone: width 96, four image blocks, three text blocks.
@@ -140,6 +148,8 @@ pub fn mini_config() -> SiglipConfig {
 
 /// The recipe of the committed checkpoint.
 pub fn mini() -> Recipe {
+    use ConceptKind::{Count, Relation, Size};
+    use Level::{Easy, Full};
     let stage = |name: &str, steps, rank_weight, parts| Stage { name: name.into(), steps, rank_weight, parts };
     Recipe {
         config: mini_config(),
@@ -155,10 +165,53 @@ pub fn mini() -> Recipe {
         logit_scale: 10.0,
         logit_bias: -5.0,
         stages: vec![
-            stage("single objects, easy", 400, 1.0, vec![singles(Level::Easy, 128)]),
-            stage("single objects, mixed", 700, 1.0, vec![singles(Level::Easy, 32), singles(Level::Full, 96)]),
-            stage("scenes, half the patches", 550, 1.0, vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 98)]),
-            stage("scenes", 180, 1.0, vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 196)]),
+            stage("single objects, easy", 400, 1.0, vec![singles(Easy, 128)]),
+            stage("single objects, mixed", 420, 1.0, vec![singles(Easy, 32), singles(Full, 96)]),
+            stage(
+                "pairs, groups and scenes, half the patches",
+                570,
+                1.0,
+                vec![
+                    singles(Full, 16),
+                    scenes(Crowd::Pair, Full, 16, 98),
+                    scenes(Crowd::Group, Full, 16, 98),
+                    scenes(Crowd::Any, Full, 32, 98),
+                ],
+            ),
+            stage(
+                "the same, with relations and counts in the false captions",
+                300,
+                1.0,
+                vec![
+                    singles(Full, 16).falsified(Size),
+                    scenes(Crowd::Pair, Easy, 16, 98).falsified(Relation),
+                    scenes(Crowd::Pair, Full, 16, 98).falsified(Relation),
+                    scenes(Crowd::Group, Full, 16, 98).falsified(Count),
+                    scenes(Crowd::Any, Full, 16, 98),
+                ],
+            ),
+            stage(
+                "false captions weigh four times",
+                960,
+                4.0,
+                vec![
+                    singles(Full, 16).falsified(Size),
+                    scenes(Crowd::Pair, Easy, 16, 98).falsified(Relation),
+                    scenes(Crowd::Pair, Full, 16, 98).falsified(Relation),
+                    scenes(Crowd::Group, Full, 16, 98).falsified(Count),
+                    scenes(Crowd::Any, Full, 16, 98).falsified(Size),
+                ],
+            ),
+            stage(
+                "whole scenes",
+                450,
+                4.0,
+                vec![
+                    singles(Full, 16).falsified(Size),
+                    scenes(Crowd::Group, Full, 16, 196).falsified(Count),
+                    scenes(Crowd::Any, Full, 48, 196).falsified(Size),
+                ],
+            ),
         ],
     }
 }

@@ -40,14 +40,7 @@ fn unfold(scene: &Scene, chosen: &[usize], out: &mut Vec<f32>) {
 ///
 /// A picture smaller than the grid lies at a random place of it; where the part asks for fewer patches than the picture has,
 /// a random subset is seen.
-pub fn draw(
-    part: &Part,
-    negatives: usize,
-    seed: u64,
-    first: u64,
-    count: usize,
-    text_length: usize,
-) -> Result<Batch> {
+pub fn draw(part: &Part, negatives: usize, seed: u64, first: u64, count: usize, text_length: usize) -> Result<Batch> {
     let mut values = Vec::with_capacity(count * part.patches * 3 * PATCH * PATCH);
     let mut positions = Vec::with_capacity(count * part.patches);
     let mut ids = Vec::with_capacity(count * text_length);

@@ -155,11 +155,7 @@ pub fn mini() -> Recipe {
         stages: vec![
             stage("single objects, easy", 400, vec![singles(Level::Easy, 128)]),
             stage("single objects, mixed", 700, vec![singles(Level::Easy, 32), singles(Level::Full, 96)]),
-            stage(
-                "scenes, half the patches",
-                550,
-                vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 98)],
-            ),
+            stage("scenes, half the patches", 550, vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 98)]),
             stage("scenes", 180, vec![singles(Level::Full, 16), scenes(Crowd::Any, 48, 196)]),
         ],
     }

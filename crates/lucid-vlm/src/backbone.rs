@@ -87,6 +87,13 @@ fn values(tensor: &Tensor) -> Result<Vec<f32>, VlmError> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
 }
 
+/// Ids of captions of one length, u32 [n, L].
+fn padded_ids(captions: &[Tokens]) -> Result<Tensor, VlmError> {
+    let length = captions.first().map_or(0, |t| t.padded.len());
+    let ids: Vec<u32> = captions.iter().flat_map(|t| t.padded.iter().copied()).collect();
+    Ok(Tensor::from_vec(ids, (captions.len(), length), &Device::Cpu)?)
+}
+
 impl Backbone {
     /// Loads a folder in Hugging Face's layout. `preprocessor_config.json` may be absent.
     ///
@@ -321,12 +328,16 @@ impl Backbone {
         out.blocks.iter().chain([&out.post_ln]).map(values).collect()
     }
 
-    /// States of a caption's valid positions at every hook of the text tower, in the order of [`Self::hooks_in_order`], each
-    /// [valid, d].
-    pub(crate) fn every_text_state(&self, tokens: &Tokens) -> Result<Vec<Vec<f32>>, VlmError> {
-        let ids = Tensor::from_slice(&tokens.padded, (1, tokens.padded.len()), &Device::Cpu)?;
-        let out = self.model.text(&ids, true)?;
-        out.blocks.iter().chain([&out.final_ln]).map(|states| values(&states.narrow(1, 0, tokens.valid)?)).collect()
+    /// States of some captions at every hook of the text tower, in the order of [`Self::hooks_in_order`], each [n, L, d] with
+    /// the states of padding.
+    pub(crate) fn every_text_state(&self, captions: &[Tokens]) -> Result<Vec<Vec<f32>>, VlmError> {
+        let out = self.model.text(&padded_ids(captions)?, true)?;
+        out.blocks.iter().chain([&out.final_ln]).map(values).collect()
+    }
+
+    /// Pooled outputs of some captions in one pass, [n, projection].
+    pub(crate) fn pooled_texts(&self, captions: &[Tokens]) -> Result<Vec<Vec<f32>>, VlmError> {
+        Ok(self.model.text(&padded_ids(captions)?, false)?.pooled.to_vec2::<f32>()?)
     }
 
     /// Hook names of one tower from its first block to its last layer norm.

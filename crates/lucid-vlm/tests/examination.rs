@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use lucid_data::progress::{Observer, Silent};
+use lucid_data::scenes::ConceptKind;
 use lucid_vlm::mini_training::{export::export, recipe::mini, trainee::Trainee};
 use lucid_vlm::{Backbone, Examination, ExamineOptions, examine};
 use serde_json::Value;
@@ -33,10 +34,16 @@ fn an_untrained_backbone_scores_near_chance() {
     let toy = toy(folder.path());
     let result = examine(&toy, &few(400, 2), &Silent).unwrap();
     for row in result.swaps.unseen.iter().chain(&result.swaps.held_out) {
-        // Four standard deviations of a fair coin.
-        let bound = 4.0 * 0.5 / (row.score.count as f64).sqrt();
-        assert!((row.score.accuracy - 0.5).abs() < bound, "{row:?}");
-        assert!((row.untrained.accuracy - 0.5).abs() < bound, "{row:?}");
+        // Most counts are "two", so even a blind preference among counts is far from a fair coin.
+        if row.score.kind == ConceptKind::Count {
+            continue;
+        }
+        // Captions have a value's usual word in 3 of 4 cases, wrong words in 2: a blind preference for or against usual words
+        // moves the accuracy by up to 1/8. Beside that, four standard deviations of a fair coin.
+        let bound = 0.125 + 4.0 * 0.5 / (row.score.count as f64).sqrt();
+        for accuracy in [row.score.accuracy, row.untrained.accuracy, row.score.other_picture.unwrap()] {
+            assert!((accuracy - 0.5).abs() < bound, "{row:?}");
+        }
     }
     assert!(result.retrieval[0].recall < 0.05);
 }
@@ -58,6 +65,7 @@ fn the_same_bits_for_any_number_of_threads_and_the_documented_fields() {
             (Some("color"), Some(0.5), Some(0.95))
         );
         assert!(row["accuracy"].as_f64().unwrap() > row["untrained"]["accuracy"].as_f64().unwrap());
+        assert!(row["otherPicture"].is_number());
         assert!(row["absent"]["count"].as_u64().unwrap() <= row["count"].as_u64().unwrap());
     }
     let among: Vec<_> = value["retrieval"].as_array().unwrap().iter().map(|r| r["among"].as_str().unwrap()).collect();

@@ -5,6 +5,8 @@ use crate::error::VlmError;
 use crate::mini_training::batches;
 use crate::mini_training::tokens::caption_ids;
 use crate::siglip::Siglip;
+use crate::tokenizer::Tokens;
+use crate::workers;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 use lucid_data::scenes::Scene;
@@ -19,6 +21,8 @@ pub trait Examinee {
 
 /// Pictures run together, to bound the memory that their states take.
 const CHUNK: usize = 32;
+/// Captions in one pass: matrices of a single caption are too small to multiply fast.
+pub(super) const CAPTIONS: usize = 16;
 
 fn headless() -> VlmError {
     VlmError::Argument {
@@ -79,12 +83,11 @@ impl Examinee for Backbone {
     }
 
     fn texts(&self, captions: &[String]) -> Result<Vec<Vec<f32>>, VlmError> {
-        let mut all = Vec::with_capacity(captions.len());
-        for chunk in captions.chunks(16 * CHUNK) {
-            let texts: Vec<&str> = chunk.iter().map(String::as_str).collect();
-            let states = self.encode_texts(&texts, "text.final_ln")?;
-            all.extend(rows(&states.pooled, states.pooled_dim));
-        }
-        Ok(all)
+        let encode = |text: &String| self.tokenizer().encode(text, true);
+        let tokens = captions.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let chunks: Vec<&[Tokens]> = tokens.chunks(CAPTIONS).collect();
+        let pooled = workers::each(self.threads(), chunks.len(), &|| false, |i| self.pooled_texts(chunks[i]))?
+            .unwrap_or_default();
+        Ok(pooled.into_iter().flatten().collect())
     }
 }

@@ -33,7 +33,7 @@ use watch::Watch;
 /// The seed that the mini backbone was trained with: its scenes are no examination.
 const TRAINING_SEED: u64 = 1;
 /// Captions read for every picture that is probed: they cost less, and each holds few words of a kind.
-const CAPTIONS: usize = 4;
+const CAPTIONS_PER_PICTURE: usize = 4;
 
 /// How a backbone is examined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ pub struct SwapRow {
     /// The backbone's.
     #[serde(flatten)]
     pub score: SwapScore,
-    /// Accuracy of guessing.
+    /// Accuracy of guessing without a look at picture or captions.
     pub chance: f64,
     /// The untrained backbone's, on the same captions.
     pub untrained: SwapScore,
@@ -174,8 +174,8 @@ pub fn examine(
     let mut watch = Watch::new(observer, "patches", patch_probes::units(backbone, n));
     let (patch_probes, locality) =
         patch_probes::patch_probes(backbone, &untrained, sets(n).each_ref().map(Vec::as_slice), &mut watch)?;
-    let mut watch = Watch::new(observer, "tokens", token_probes::units(backbone, CAPTIONS * n));
-    let mut captions = sets(CAPTIONS * n);
+    let mut watch = Watch::new(observer, "tokens", token_probes::units(backbone, CAPTIONS_PER_PICTURE * n));
+    let mut captions = sets(CAPTIONS_PER_PICTURE * n);
     // Only the words are read: the pictures of so many scenes would fill the memory.
     captions.iter_mut().flatten().for_each(|scene| (scene.rgb, scene.truth.owner) = (Vec::new(), Vec::new()));
     let token_probes =

@@ -22,7 +22,7 @@ impl Share {
     }
 }
 
-/// One-word-swap accuracy of one kind of word. Chance is 0.5; equal scores count as wrong.
+/// One-word-swap accuracy of one kind of word. Equal scores count as wrong.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SwapScore {
@@ -32,6 +32,10 @@ pub struct SwapScore {
     pub accuracy: f64,
     /// Number of pictures with such a word.
     pub count: usize,
+    /// The accuracy when every scene is given the next scene's picture: what the captions alone give away, by a count or a synonym
+    /// that is more frequent than others. Absent for a single scene.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_picture: Option<f64>,
     /// Those where the wrong word fits nothing in the picture; for attributes of objects only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absent: Option<Share>,
@@ -106,8 +110,12 @@ pub(super) fn swap_scores(
         let others = examinee.texts(&wrong)?;
         // Right and all, where the wrong word fits nothing and where it fits another object.
         let mut tally = [[0_usize; 2]; 2];
+        let mut blind = 0_usize;
         for ((i, swap), other) in found.iter().zip(&others) {
-            let good = usize::from(cosine(&images[*i], &texts[*i]) > cosine(&images[*i], other));
+            let right =
+                |picture: usize| usize::from(cosine(&images[picture], &texts[*i]) > cosine(&images[picture], other));
+            let good = right(*i);
+            blind += right((i + 1) % images.len());
             let elsewhere = ATTRIBUTES.contains(&kind) && scenes[*i].truth.holds(concept_of(kind, swap.now));
             tally[usize::from(elsewhere)][0] += good;
             tally[usize::from(elsewhere)][1] += 1;
@@ -120,6 +128,7 @@ pub(super) fn swap_scores(
             kind,
             accuracy: (absent[0] + elsewhere[0]) as f64 / found.len() as f64,
             count: found.len(),
+            other_picture: (images.len() > 1).then(|| blind as f64 / found.len() as f64),
             absent: of_objects(absent),
             elsewhere: of_objects(elsewhere),
         });

@@ -32,9 +32,11 @@ const PARTS: [Part; 3] = [
 ];
 
 fn swaps(f: &mut Formatter<'_>, sets: [&[SwapRow]; 2]) -> Result {
-    let titles =
-        ["one word swapped", "unseen scenes", "untrained", "held-out combinations", "untrained", "chance", "goal"];
-    head(f, &titles.map(String::from))?;
+    let of_set = |name: &str| [name, "another's picture", "untrained"].map(String::from);
+    let mut titles = vec!["one word swapped".to_string()];
+    titles.extend(["unseen scenes", "held-out combinations"].into_iter().flat_map(of_set));
+    titles.extend(["chance", "goal"].map(String::from));
+    head(f, &titles)?;
     for kind in ConceptKind::ALL {
         for (name, part) in PARTS {
             let mut cells = vec![format!("{}{name}", kind.name())];
@@ -43,6 +45,7 @@ fn swaps(f: &mut Formatter<'_>, sets: [&[SwapRow]; 2]) -> Result {
                 let row = set.iter().find(|r| r.score.kind == kind);
                 let share = row.and_then(|r| part(&r.score));
                 cells.push(share.map_or(NONE.into(), |s| format!("{:.3} (n {})", s.accuracy, s.count)));
+                cells.push(number(row.filter(|_| name.is_empty()).and_then(|r| r.score.other_picture)));
                 cells.push(number(row.and_then(|r| part(&r.untrained)).map(|s| s.accuracy)));
                 limits = limits.or(row.filter(|_| share.is_some()).map(|r| (r.chance, r.goal)));
             }

@@ -1,5 +1,6 @@
 //! Probes of token states: the value of a word, of the rest of its phrase, and of the background where nothing is named.
 
+use super::examinee::CAPTIONS;
 use super::probes::{Labelled, Probe, ProbeOf, States, Task, each, run, scores};
 use super::watch::Watch;
 use crate::backbone::Backbone;
@@ -74,13 +75,20 @@ impl Set {
 
     fn states(&self, backbone: &Backbone, watch: &mut Watch<'_>) -> Result<States, VlmError> {
         let dim = backbone.text_dim();
-        let items = each(backbone.threads(), self.captions.len(), watch, |i| {
-            let hooks = backbone.every_text_state(&self.captions[i])?;
+        let chunks: Vec<&[Tokens]> = self.captions.chunks(CAPTIONS).collect();
+        let items = each(backbone.threads(), chunks.len(), watch, |c| {
+            let chosen = || self.tokens.iter().skip(c * CAPTIONS).zip(chunks[c]).enumerate();
             let rows = |states: Vec<f32>| -> Vec<f32> {
-                let one = |t: &Token| states[t.position * dim..(t.position + 1) * dim].to_vec();
-                self.tokens[i].iter().flat_map(one).collect()
+                let mut rows = Vec::new();
+                for (i, (tokens, caption)) in chosen() {
+                    for token in tokens {
+                        let start = (i * caption.padded.len() + token.position) * dim;
+                        rows.extend_from_slice(&states[start..start + dim]);
+                    }
+                }
+                rows
             };
-            Ok(hooks.into_iter().map(rows).collect())
+            Ok(backbone.every_text_state(chunks[c])?.into_iter().map(rows).collect())
         })?;
         Ok(States::join(dim, backbone.config().text_config.num_hidden_layers + 1, items))
     }
@@ -135,9 +143,9 @@ pub(super) fn token_probes(
     Ok(probes)
 }
 
-/// Units of work of [`token_probes`]: captions and fits of two models.
+/// Units of work of [`token_probes`]: portions of captions and fits of two models.
 pub(super) fn units(backbone: &Backbone, scenes: usize) -> usize {
-    2 * (3 * scenes + (backbone.config().text_config.num_hidden_layers + 1) * questions().len())
+    2 * (3 * scenes.div_ceil(CAPTIONS) + (backbone.config().text_config.num_hidden_layers + 1) * questions().len())
 }
 
 #[cfg(test)]

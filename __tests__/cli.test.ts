@@ -39,6 +39,7 @@ test('help and version', async () => {
     'report',
     'verify',
     'doctor',
+    'examine-backbone',
     'bench',
   ]) {
     expect(help.stdout).toContain(name)

@@ -17,6 +17,20 @@ export {
 } from './evaluate.js'
 export type * from './evaluation.js'
 export type * from './events.js'
+export {
+  type BackboneExamination,
+  type Detection,
+  type ExamineBackboneOptions,
+  examineBackbone,
+  type LocalityRow,
+  type Probe,
+  type ProbeScore,
+  type RetrievalRow,
+  type SceneKind,
+  type SwapRow,
+  type SwapScore,
+  type SwapShare,
+} from './examine.js'
 export { type ExtractOptions, extract } from './extract.js'
 export {
   type ActivationInput,

@@ -13,6 +13,7 @@ mod config;
 mod device;
 mod error;
 mod evaluate;
+mod examine;
 mod extract;
 mod import;
 mod interpret;

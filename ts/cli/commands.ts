@@ -4,6 +4,7 @@ import { type BenchOptions, bench } from '../bench.js'
 import { checkPreset, type Preset } from '../config.js'
 import { LucidError, optionError } from '../errors.js'
 import { evaluate } from '../evaluate.js'
+import { type ExamineBackboneOptions, examineBackbone } from '../examine.js'
 import { type ExtractOptions, extract } from '../extract.js'
 import { importActivations } from '../import.js'
 import type { ConceptInput, EvaluateOptions, ImportOptions, InterpretOptions } from '../index.js'
@@ -47,6 +48,7 @@ export function addCommands(root: Command): void {
   addReport(root)
   addVerify(root)
   addDoctor(root)
+  addExamine(root)
   addBench(root)
 }
 
@@ -221,6 +223,23 @@ function addInterpret(root: Command): void {
       labelled: labelled.length,
       threshold: atlas.data.threshold,
     })
+  })
+}
+
+function addExamine(root: Command): void {
+  const command = root
+    .command('examine-backbone')
+    .description('find out what a backbone knows of generated scenes, beside chance and beside an untrained one')
+    .option('--backbone <folder>', "folder of a SigLIP checkpoint, or 'mini' for the embedded one (default)")
+    .option('--scenes <count>', 'scenes of each of the two sets that words are swapped in (1000)', toInteger)
+    .option('--probe-scenes <count>', 'scenes of each of the three sets that linear probes see (240)', toInteger)
+    .option('--seed <seed>', "seed of the scenes; not that of the backbone's training", toInteger)
+    .option('--threads <count>', 'threads to use', toInteger)
+  addCommonOptions(command)
+  action(command, async ({ options }, output) => {
+    const found = await follow(examineBackbone(options as ExamineBackboneOptions), output)
+    for (const line of found.markdown.trimEnd().split('\n')) output.line(line)
+    output.result(found)
   })
 }
 

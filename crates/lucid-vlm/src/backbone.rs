@@ -2,11 +2,12 @@
 
 use crate::config::SiglipConfig;
 use crate::error::VlmError;
-use crate::hook::{self, Hook, Tower};
+use crate::hook::{self, Hook, TEXT_DEFAULT, Tower, VISION_DEFAULT};
+use crate::mini_training::initial;
 use crate::preprocess::Preprocessing;
 use crate::siglip::Siglip;
 use crate::tokenizer::{TextTokenizer, Tokens};
-use crate::weights::read_weights;
+use crate::weights::{TensorMap, expected_shapes, read_weights};
 use crate::workers;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
@@ -86,6 +87,13 @@ fn values(tensor: &Tensor) -> Result<Vec<f32>, VlmError> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
 }
 
+/// Ids of captions of one length, u32 [n, L].
+fn padded_ids(captions: &[Tokens]) -> Result<Tensor, VlmError> {
+    let length = captions.first().map_or(0, |t| t.padded.len());
+    let ids: Vec<u32> = captions.iter().flat_map(|t| t.padded.iter().copied()).collect();
+    Ok(Tensor::from_vec(ids, (captions.len(), length), &Device::Cpu)?)
+}
+
 impl Backbone {
     /// Loads a folder in Hugging Face's layout. `preprocessor_config.json` may be absent.
     ///
@@ -144,6 +152,20 @@ impl Backbone {
             tokenizer_hash: blake3::hash(files.tokenizer).to_hex().to_string(),
             threads: 0,
         })
+    }
+
+    /// A backbone of the same shape, tokenizer and preprocessing with random weights: what a number is worth without any
+    /// training. The weights are drawn as the mini backbone's are before its training.
+    ///
+    /// # Errors
+    /// `E_COMPUTE`.
+    pub fn untrained(&self, seed: u64) -> Result<Self, VlmError> {
+        let config = self.config();
+        let tensors: TensorMap =
+            initial::tensors(expected_shapes(config), config, [10.0, -10.0], seed)?.into_iter().collect();
+        let model = Arc::new(Siglip::new(config, &tensors)?);
+        let hash = format!("none: random weights of seed {seed}");
+        Ok(Self { id: format!("{}, untrained", self.id), model, weights_hash: hash, ..self.clone() })
     }
 
     /// The same backbone on this many threads; 0 (the default) is one a core. Results do not depend on it.
@@ -297,6 +319,35 @@ impl Backbone {
         };
         let pooled = out.pooled.as_ref().map_or(Ok(Vec::new()), values)?;
         Ok((values(states)?, pooled))
+    }
+
+    /// States of a picture of any size at every hook of the image tower, in the order of [`Self::hooks_in_order`], each [T, d].
+    pub(crate) fn every_image_state(&self, image: &RgbImage) -> Result<Vec<Vec<f32>>, VlmError> {
+        let pixels = self.preprocessing.pixels(&self.preprocessing.squash(image)?)?.unsqueeze(0)?;
+        let out = self.model.vision(&pixels, true)?;
+        out.blocks.iter().chain([&out.post_ln]).map(values).collect()
+    }
+
+    /// States of some captions at every hook of the text tower, in the order of [`Self::hooks_in_order`], each [n, L, d] with
+    /// the states of padding.
+    pub(crate) fn every_text_state(&self, captions: &[Tokens]) -> Result<Vec<Vec<f32>>, VlmError> {
+        let out = self.model.text(&padded_ids(captions)?, true)?;
+        out.blocks.iter().chain([&out.final_ln]).map(values).collect()
+    }
+
+    /// Pooled outputs of some captions in one pass, [n, projection].
+    pub(crate) fn pooled_texts(&self, captions: &[Tokens]) -> Result<Vec<Vec<f32>>, VlmError> {
+        Ok(self.model.text(&padded_ids(captions)?, false)?.pooled.to_vec2::<f32>()?)
+    }
+
+    /// Hook names of one tower from its first block to its last layer norm.
+    pub(crate) fn hooks_in_order(&self, tower: Tower) -> Vec<String> {
+        let (prefix, last) = match tower {
+            Tower::Vision => ("vision.", VISION_DEFAULT),
+            Tower::Text => ("text.", TEXT_DEFAULT),
+        };
+        let blocks = self.hooks().into_iter().filter(|name| name.starts_with(prefix) && name != last);
+        blocks.chain([last.to_string()]).collect()
     }
 
     /// One caption through the text tower; states of its valid positions.

@@ -3,7 +3,7 @@
 
 use lucid_data::scenes::{Canvas, Kind, Level, SceneOptions, Split, Wording, scene, scene_with};
 use lucid_vlm::Backbone;
-use lucid_vlm::mini_training::examine::Examinee;
+use lucid_vlm::examination::Examinee;
 use lucid_vlm::mini_training::recipe::{Part, Recipe, Stage, mini};
 use lucid_vlm::mini_training::run::{RunOptions, train};
 use lucid_vlm::mini_training::{export, trainee::Trainee};

@@ -4,7 +4,9 @@
 //! DIR gets `log.jsonl`, `state.safetensors` (to resume from) and `backbone/`, the checkpoint in Hugging Face's layout with
 //! `examination.json` beside it.
 
-use lucid_vlm::mini_training::{examine, export, recipe, run};
+use lucid_data::progress::Silent;
+use lucid_vlm::mini_training::{export, recipe, run};
+use lucid_vlm::{Backbone, ExamineOptions, examine};
 use std::path::PathBuf;
 
 /// Set in the process that trains.
@@ -57,7 +59,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = out.join("backbone");
     let hash = export::export(&run.trainee, &folder)?;
     println!("{} after step {}: model.safetensors BLAKE3 {hash}", folder.display(), run.step());
-    let result = examine::examine(&run.trainee.model, 1000, 0xe8a3)?;
+    // What is examined is what was written: weights rounded to f16, pictures through the preprocessing of the folder.
+    let result = examine(&Backbone::load(&folder)?, &ExamineOptions::default(), &Silent)?;
     std::fs::write(out.join("examination.json"), serde_json::to_string_pretty(&result)?)?;
     println!("\n{result}");
     Ok(())

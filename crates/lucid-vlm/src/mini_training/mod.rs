@@ -2,12 +2,11 @@
 //!
 //! [`recipe`] says what is trained on what; [`batches`] draws it, [`trainee`] holds parameters and runs them through
 //! [`crate::siglip`], [`loss`] is the sigmoid loss with the auxiliary bag of words, [`optimiser`] AdamW and Muon, [`run`] the
-//! resumable loop, [`examine`] what the result knows, and [`export`] its files in Hugging Face's layout.
+//! resumable loop, and [`export`] its files in Hugging Face's layout. What the result knows, [`crate::examination`] finds out.
 
-mod backbone_examinee;
 pub mod batches;
-pub mod examine;
 pub mod export;
+pub(crate) mod initial;
 pub mod loss;
 pub mod optimiser;
 pub mod recipe;

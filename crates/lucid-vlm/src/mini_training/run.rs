@@ -2,8 +2,8 @@
 //! with the same bits.
 
 use crate::error::VlmError;
+use crate::examination::swaps::{SetScore, swaps};
 use crate::mini_training::batches;
-use crate::mini_training::examine::{SetScore, swaps};
 use crate::mini_training::export::publish;
 use crate::mini_training::loss::{Loss, LossWeights, loss};
 use crate::mini_training::optimiser::{Optimiser, StepOptions};

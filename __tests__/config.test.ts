@@ -15,6 +15,7 @@ const fields: Record<keyof Config, true> = {
   epsilon: true,
   iterations: true,
   tolerance: true,
+  sinkMass: true,
   massReweighting: true,
   lambdaGlobal: true,
   maskPenalty: true,

@@ -21,7 +21,7 @@ use crate::extract::backbone;
 use crate::job::{NativeJob, Outcome, Shared, spawn};
 use crate::model::NativeModel;
 
-/// What the embedded backbone tells apart (docs/mini-backbone.md); its counts and relations are not reliable.
+/// What the embedded backbone tells apart (docs/mini-backbone.md); its relations are not reliable, and a count belongs to no patch.
 const MINI_KINDS: [ConceptKind; 5] =
     [ConceptKind::Color, ConceptKind::Background, ConceptKind::Size, ConceptKind::Pattern, ConceptKind::Shape];
 

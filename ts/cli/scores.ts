@@ -1,10 +1,6 @@
-import type { Ceiling, Evaluation, TruthRecovery } from '../evaluation.js'
+import type { Evaluation, TruthRecovery } from '../evaluation.js'
+import { bestOf } from '../report/numbers.js'
 import { number, table } from './output.js'
-
-/** The largest of the R² that ridge maps reach. */
-export function bestOf(ceiling: Ceiling): number {
-  return Math.max(ceiling.pooled, ceiling.matched, ceiling.both)
-}
 
 /** Share of the concepts of some kinds whose best latent is the same in both modalities, and how many they are. */
 export function identityOf(truth: TruthRecovery | undefined, kinds: readonly string[]): [number, number] {

@@ -1,6 +1,6 @@
 /** The overview's table: which numbers of an evaluation are shown, beside which controls, and what they say. */
 
-import type { CrossScore, Evaluation } from '../evaluation.js'
+import type { Ceiling, CrossScore, Evaluation } from '../evaluation.js'
 import type { ReportNumber } from './schema.js'
 
 type Control = [name: string, value: number | undefined]
@@ -18,10 +18,15 @@ function crossRow(name: string, meaning: string, cross?: CrossScore, baseline?: 
     ['with another pair’s caption', cross?.controls.shuffledCaption],
     ['under a uniform plan', cross?.controls.uniformPlan],
     ['mean predictor', cross?.controls.mean],
-    ['a linear map from the states', cross?.ceiling && Math.max(cross.ceiling.pooled, cross.ceiling.matched, cross.ceiling.both)],
+    ['a linear map from the states', cross?.ceiling && bestOf(cross.ceiling)],
     ['separate autoencoders', baseline?.shared],
   ]
   return row(name, cross?.shared, controls, meaning)
+}
+
+/** The largest R² that the ridge maps reach. */
+export function bestOf(ceiling: Ceiling): number {
+  return Math.max(ceiling.pooled, ceiling.matched, ceiling.both)
 }
 
 /** The rows for an evaluation; `baseline` is that of separate autoencoders from the same start. */

@@ -41,6 +41,9 @@ const COLUMNS: [&str; 17] = [
     "maxfreq",
 ];
 
+/// What it is about, what its variants share, and the variants: a name and what each changes.
+type Question = (String, Value, Vec<(String, Value)>);
+
 struct Options {
     questions: Vec<String>,
     seeds: Vec<u64>,
@@ -64,15 +67,15 @@ fn parse() -> Result<Options> {
         cache: PathBuf::from("runs/experiments"),
         scenes: ScenesOptions {
             backbone: "mini".into(),
-            layers: vec!["vision.block:2".into(), "text.block:0".into()],
+            layers: vec!["vision.post_ln".into(), "text.block:0".into()],
             pairs: 1200,
             held_out: 300,
             keep_eos: true,
         },
         preset: Preset::Default,
         base: json!({
-            "initialise": "coactivation", "dShared": 128, "dPrivate": 160, "kShared": 6, "kPrivate": 10, "beta": 0.05, "gamma": 1,
-            "epsilon": 0.05, "batchPairs": 32, "lr": 3e-3, "steps": 500
+            "initialise": "coactivation", "dShared": 96, "dPrivate": 320, "kShared": 10, "kPrivate": 10, "beta": 0.05,
+            "gamma": 1, "epsilon": 0.05, "batchPairs": 32, "lr": 3e-3, "steps": 300
         }),
         variants: Vec::new(),
         columns: COLUMNS.map(Into::into).to_vec(),
@@ -160,7 +163,7 @@ fn main() -> Result<()> {
         let line: Value = serde_json::from_str(line)?;
         known.insert(line["key"].to_string(), serde_json::from_value(line["numbers"].clone())?);
     }
-    let mut asked: Vec<(String, Value, Vec<(String, Value)>)> = Vec::new();
+    let mut asked: Vec<Question> = Vec::new();
     let questions: Value = serde_json::from_str(include_str!("questions.json"))?;
     for name in &options.questions {
         let question = questions.get(name).ok_or_else(|| format!("no question {name}"))?;

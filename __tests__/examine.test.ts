@@ -49,7 +49,10 @@ test('the command prints the tables, and one object with --json', async () => {
 
 test('it stops when told to', async () => {
   const run = examineBackbone({ probeScenes: 2, scenes: 500 })
-  for await (const event of run) if (event.type === 'progress') run.cancel()
+  const iterate = async (): Promise<void> => {
+    for await (const event of run) if (event.type === 'progress') run.cancel()
+  }
+  expect(await errorOf(iterate)).toMatchObject({ code: 'E_CANCELLED' })
   expect(await errorOf(() => run.result)).toMatchObject({ code: 'E_CANCELLED' })
 })
 

@@ -66,6 +66,7 @@ test('the public functions are those of the interface', () => {
       'configDefaults',
       'device',
       'evaluate',
+      'examineBackbone',
       'extract',
       'importActivations',
       'interpret',

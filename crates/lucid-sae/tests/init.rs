@@ -95,7 +95,7 @@ fn rare_on_patches() -> (MemoryStore, Vec<Vec<f32>>) {
         let captions = [CaptionActivations { text: "", states: &text, ids: &[], kinds: &[], spans: &[] }];
         let key = format!("{pair}");
         store
-            .push(PairActivations {
+            .push(&PairActivations {
                 key: &key,
                 vision: &vision,
                 vision_grid: [5, 6],

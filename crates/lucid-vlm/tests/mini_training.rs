@@ -22,12 +22,13 @@ fn toy(steps: [u64; 2]) -> Recipe {
         wording: Wording::Full,
         ..SceneOptions::default()
     };
-    let part = |scenes, patches| Part { scenes, count: 16, patches };
+    let part = |scenes, patches| Part { scenes, count: 16, patches, false_first: None };
     recipe.stages = vec![
-        Stage { name: "single".into(), steps: steps[0], parts: vec![part(single, 49)] },
+        Stage { name: "single".into(), steps: steps[0], rank_weight: 1.0, parts: vec![part(single, 49)] },
         Stage {
             name: "scenes".into(),
             steps: steps[1],
+            rank_weight: 4.0,
             parts: vec![part(single, 49), part(SceneOptions::default(), 40)],
         },
     ];

@@ -79,7 +79,7 @@ fn parse() -> Result<Options> {
         }),
         variants: Vec::new(),
         columns: COLUMNS.map(Into::into).to_vec(),
-        quantile: 0.8,
+        quantile: 0.7,
         jobs: 2,
     };
     let mut args = std::env::args().skip(1);

@@ -6,7 +6,7 @@ import { LucidError, optionError } from '../errors.js'
 import { evaluate } from '../evaluate.js'
 import type { Evaluation, LabelScore } from '../evaluation.js'
 import { extract } from '../extract.js'
-import { interpret } from '../interpret.js'
+import { type Atlas, interpret } from '../interpret.js'
 import { bestOf } from '../report/numbers.js'
 import { type TrainOptions, train } from '../train.js'
 import { action } from './commands.js'
@@ -162,7 +162,7 @@ async function demo(out: string, seed: number, size: typeof FULL, output: Output
       baseline,
       title: 'LUCID demo',
       notes: [headline, NOTE],
-      start: best(evaluation, labels),
+      start: best(evaluation, atlas, labels),
       stages,
     }),
   )
@@ -195,12 +195,14 @@ async function demo(out: string, seed: number, size: typeof FULL, output: Output
   output.result({ ...summary, report: at('report') })
 }
 
-/** Latents that carry a concept in both modalities, those under a right label first, the kinds in turn. */
-function best({ truth }: Evaluation, labels: LabelScore): number[] {
+/** Named latents that carry a concept in both modalities, those under a right label first, the kinds in turn. */
+function best({ truth }: Evaluation, atlas: Atlas, labels: LabelScore): number[] {
   const right = new Set(labels.concepts)
   const carried = (truth?.concepts ?? [])
     .flatMap(({ name, kind, vision, text }) =>
-      vision && vision.latent === text?.latent ? [{ name, kind, latent: vision.latent, at: vision.correlation }] : [],
+      vision && vision.latent === text?.latent && atlas.label(vision.latent) !== null
+        ? [{ name, kind, latent: vision.latent, at: vision.correlation }]
+        : [],
     )
     .sort((a, b) => Number(right.has(b.name)) - Number(right.has(a.name)) || b.at - a.at)
   const turn = (kind: string, latent: number): number =>

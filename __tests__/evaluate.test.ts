@@ -32,6 +32,19 @@ test('every metric has its controls, and nothing is NaN or null', async () => {
   expect(JSON.parse(readFileSync(join(out, 'evaluation.json'), 'utf8'))).toEqual(evaluation)
 })
 
+test('with pairs to fit on, what a linear map reaches stands beside cross R²', async () => {
+  const options = { model: shared('run'), activations: shared('held-out'), boxes: false }
+  const plain = await evaluate(options)
+  const { cross } = await evaluate({ ...options, fitOn: shared('train') })
+  for (const direction of ['t2v', 'v2t'] as const) {
+    const { ceiling, ...rest } = cross?.[direction] ?? {}
+    expect(rest).toEqual(plain.cross?.[direction])
+    expect(Object.keys(ceiling ?? {}).sort()).toEqual(['both', 'matched', 'pooled'])
+    expect(Math.max(...Object.values(ceiling ?? {}))).toBeLessThanOrEqual(1)
+  }
+  expect((await errorOf(() => evaluate({ ...options, fitOn: join(work, 'none') }))).code).toBe('E_IO')
+})
+
 test('the model may stand in front, and the seed decides the shuffled captions only', async () => {
   const model = await loadModel(shared('run'))
   const options = { activations: shared('held-out'), boxes: false }

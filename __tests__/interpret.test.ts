@@ -1,6 +1,6 @@
 import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Atlas, interpret, loadAtlas } from '../ts/index.js'
+import { type Atlas, evaluate, interpret, loadAtlas } from '../ts/index.js'
 import { errorOf, shared, temporary, tiny } from './support/data.js'
 
 const work = temporary()
@@ -39,6 +39,22 @@ test('heat maps: the peak is the maximum, kept and computed ones agree', () => {
     (i) => !latent.images.some((kept) => atlas.images[kept.image]?.pair === i),
   ) as number
   expect(atlas.heatmap({ latent: latent.latent, image: elsewhere }).values).toHaveLength(196)
+})
+
+test('labels are held against the truth of generated pairs', async () => {
+  const evaluation = await evaluate({ model: shared('run'), activations: shared('held-out'), boxes: false })
+  const score = atlas.scoreLabels(evaluation)
+  const labelled = atlas.latents.filter(({ label }) => label !== null)
+  expect(score.labels).toBe(labelled.length)
+  expect(score.right + score.wrong.length).toBe(score.labels)
+  const { concepts, latents = [] } = evaluation.truth ?? { concepts: [] }
+  for (const { latent, label } of labelled) {
+    const best = latents[latent]?.vision
+    const words = best === undefined ? [] : (concepts[best.concept]?.words ?? [])
+    expect(score.wrong.includes(latent)).toBe(!words.includes(label?.split(', ')[0] ?? ''))
+  }
+  const { truth: _known, ...unknown } = evaluation
+  expect((await errorOf(() => atlas.scoreLabels(unknown))).code).toBe('E_OPTION')
 })
 
 test('search finds concepts by their words', () => {

@@ -246,6 +246,21 @@ describe('transport', () => {
     expect(iterations[1]).toBeLessThan(500)
   })
 
+  test('a sink takes its share from every column', async () => {
+    const cost = cosineCost({ vision, text, visionLengths, textLengths })
+    const options = { cost, visionLengths, textLengths, epsilon: 0.1, iterations: 10 }
+    const { plan } = sinkhorn({ ...options, sinkMass: 0.25 })
+    expect((plan[0] as number) + (plan[3] as number)).toBeCloseTo(0.75 / 3, 12)
+    expect(sinkhorn({ ...options, sinkMass: 0 }).plan).toEqual(sinkhorn(options).plan)
+    expect(await errorOf(() => sinkhorn({ ...options, sinkMass: 1 }))).toMatchObject({
+      code: 'E_OPTION',
+      details: { option: 'sinkMass' },
+    })
+    const pair = { vision, text, visionLengths, textLengths }
+    const total = gcmt({ ...pair, sinkMass: 0.25 }).plan.reduce((sum: number, mass: number) => sum + mass, 0)
+    expect(total).toBeCloseTo(2 * 0.75, 9)
+  })
+
   test('mass reweighting gives words the image knows more mass', () => {
     const one = { indices: new Uint32Array([0, 0]), values: new Float64Array([1, 1]), k: 1, dShared: 3 }
     const words = { indices: new Uint32Array([0, 2]), values: new Float64Array([1, 1]), k: 1, dShared: 3 }

@@ -8,7 +8,9 @@ use std::sync::Mutex;
 use common::{LinearCoder, Made, random_pairs, store};
 use lucid_data::progress::{Observer, Silent};
 use lucid_data::store::AnnotatedSource;
-use lucid_interpret::{Coder, EvaluateOptions, Evaluation, InterpretError, PairPlan, SparseCodes, evaluate};
+use lucid_interpret::{
+    Coder, EvaluateOptions, Evaluation, InterpretError, PairPlan, SparseCodes, cross_ceiling, evaluate,
+};
 use lucid_kernels::{Block, Modality};
 use serde_json::Value;
 
@@ -109,6 +111,42 @@ fn cross_reconstruction_needs_the_right_caption() {
     }
     let leak = evaluation.delta_leak;
     assert!(leak.t2v.unwrap() > 0.0 && leak.v2t.unwrap() > 0.0, "{leak:?}");
+}
+
+#[test]
+fn a_ridge_map_finds_what_is_linear_and_nothing_where_nothing_is() {
+    let coder = LinearCoder::signed_axes(D);
+    // Every token is the mean patch with its dimensions reversed, off the origin.
+    let tied = |mut pairs: Vec<Made>| {
+        for pair in &mut pairs {
+            let patches = pair.vision.len() / D;
+            let mean = |dim: usize| pair.vision.iter().skip(dim).step_by(D).sum::<f32>() / patches as f32;
+            let token: Vec<f32> = (0..D).rev().map(|dim| 2.0 * mean(dim) + 0.5).collect();
+            pair.text = token.repeat(pair.kinds.len());
+        }
+        pairs
+    };
+    let ceiling = |fitted: &[Made], measured: &[Made]| {
+        cross_ceiling(&coder, &store(D, fitted), &store(D, measured), &Silent).unwrap().v2t.unwrap()
+    };
+    let (fitted, measured) = (tied(random_pairs(200, D, 5)), tied(random_pairs(60, D, 6)));
+    let linear = ceiling(&fitted, &measured);
+    // λ is a hundredth of the mean variance of an input: a direction with a tenth of that variance shrinks by 1/11, and R²
+    // falls by the square of it, 0.0083, at most.
+    assert!(linear.pooled > 0.99 && linear.both > 0.99, "{linear:?}");
+    // Another pair's words: fitted on noise, a map of 2 · 6 inputs explains nothing of other noise.
+    let strange = |mut pairs: Vec<Made>| {
+        let right = pairs.clone();
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            let Made { caption, text, kinds, spans, .. } = right[(i + 3) % right.len()].clone();
+            *pair = Made { caption, text, kinds, spans, boxes: Vec::new(), ..pair.clone() };
+        }
+        pairs
+    };
+    let nothing = ceiling(&strange(random_pairs(200, D, 7)), &strange(random_pairs(60, D, 8)));
+    assert!(nothing.pooled < 0.05, "{nothing:?}");
+    let wide = cross_ceiling(&LinearCoder::axes(D + 1), &store(D, &fitted), &store(D, &measured), &Silent);
+    assert_eq!(wide.unwrap_err().code(), "E_SHAPE");
 }
 
 #[test]

@@ -27,28 +27,21 @@ const RIDGE: f64 = 0.02;
 /// Pairs whose sums are held at once.
 const BLOCK: usize = 32;
 
-/// What the rounds find for the atoms of `text`, unit rows \[n · d_t\].
-pub(crate) struct Coactive {
-    /// What the patches have in common, unit rows \[n · d_v\]: the decoder's atoms.
-    pub pattern: Vec<f32>,
-    /// The whitened directions \[n · d_v\], scaled so that a pattern scores 1 on its own.
-    pub filter: Vec<f32>,
-}
-
 /// One pair, about the means: patches \[T · d_v\] and how strongly each atom occurs \[n\].
 struct Seen {
     patches: Vec<f32>,
     strength: Vec<f32>,
 }
 
-/// Runs the rounds. Atoms without a direction (no caption differs from another) come back as zero rows.
+/// What patches have in common with each atom of `text` (unit rows \[n · d_t\]), as unit rows \[n · d_v\]. An atom that no
+/// patch goes with, since no caption differs from another, has a row of zeros.
 pub(crate) fn coactive(
     config: &Config,
     source: &dyn ActivationSource,
     statistics: &Statistics,
     text: &[f32],
     observer: &dyn TrainObserver,
-) -> Result<Coactive, SaeError> {
+) -> Result<Vec<f32>, SaeError> {
     let (dv, dt) = (source.d_vision(), source.d_text());
     let n = text.len() / dt;
     let permutation = Permutation::new(Stream::new(config.seed, Purpose::PairSample), source.pairs() as u64);
@@ -63,6 +56,7 @@ pub(crate) fn coactive(
     mean.iter_mut().for_each(|sum| *sum /= chosen.len() as f64);
     let whiten = whitening(source, statistics, &chosen)?;
     let mut pattern = vec![0.0_f64; n * dv];
+    // What the round before scores with; nothing in the first.
     let mut filter: Vec<f32> = Vec::new();
     for round in 0..=ROUNDS {
         pattern.fill(0.0);
@@ -87,9 +81,9 @@ pub(crate) fn coactive(
             observer.event(&TrainEvent::Progress { stage: "coactivation".into(), done: so_far, total });
         }
         pattern.par_chunks_mut(dv).for_each(normalise);
-        filter = pattern.par_chunks(dv).flat_map_iter(|row| scaled_filter(&whiten, row)).collect();
+        filter = pattern.par_chunks(dv).flat_map_iter(|row| whitened(&whiten, row)).collect();
     }
-    Ok(Coactive { pattern: pattern.into_iter().map(|x| x as f32).collect(), filter })
+    Ok(pattern.into_iter().map(|x| x as f32).collect())
 }
 
 fn normalise(row: &mut [f64]) {
@@ -102,7 +96,7 @@ fn normalise(row: &mut [f64]) {
 }
 
 /// W p / (pᵀ W p): the direction that tells p from what else patches do, 1 on p itself.
-fn scaled_filter(whiten: &[f64], pattern: &[f64]) -> Vec<f32> {
+fn whitened(whiten: &[f64], pattern: &[f64]) -> Vec<f32> {
     let d = pattern.len();
     let direction: Vec<f64> =
         whiten.chunks_exact(d).map(|row| row.iter().zip(pattern).map(|(a, b)| a * b).sum()).collect();

@@ -40,7 +40,6 @@ pub fn initialise(
         }
     }
     let paired = config.initialise != Initialise::Random && config.d_shared > 0;
-    let mut filter = Vec::new();
     if paired {
         let atoms = paired_atoms(config, source, statistics, observer)?;
         for (modality, atoms) in [(Modality::Vision, &atoms.vision), (Modality::Text, &atoms.text)] {
@@ -48,7 +47,6 @@ pub fn initialise(
             // A shorter list leaves the last shared latents at their random directions.
             dictionary.w_dec[..atoms.len()].copy_from_slice(atoms);
         }
-        filter = atoms.vision_filter;
     }
     for modality in Modality::ALL {
         let dictionary = params.of_mut(modality);
@@ -60,14 +58,6 @@ pub fn initialise(
             0
         };
         tie(config.seed, modality, dictionary, tied);
-    }
-    if !config.tied_init && !filter.is_empty() {
-        let (d, latents) = (params.vision.d, params.vision.latents);
-        for (k, row) in filter.chunks_exact(d).enumerate() {
-            for (i, x) in row.iter().enumerate() {
-                params.vision.w_enc[i * latents + k] = *x;
-            }
-        }
     }
     Ok(params)
 }

@@ -1,5 +1,6 @@
 //! The paired start of the shared dictionaries (spec 5.2): text atoms are token states that point in different
-//! directions, vision atoms their images under a ridge map from pooled text to pooled vision.
+//! directions, vision atoms their images under a ridge map from pooled text to pooled vision, or what
+//! [`crate::coactivation`] finds for them.
 //!
 //! States are taken about the mean of the training tokens, whether or not `center` is on: a common offset of all
 //! states has no place in a dictionary of directions. The map and the atoms' directions do not depend on `scale`.
@@ -28,8 +29,6 @@ pub struct PairedAtoms {
     pub vision: Vec<f32>,
     /// \[n · d_t\].
     pub text: Vec<f32>,
-    /// Encoder directions of the vision atoms, where they are not the atoms themselves \[n · d_v\]; else empty.
-    pub vision_filter: Vec<f32>,
 }
 
 /// Chooses the paired atoms from `source`. Fewer than `dShared` come back where the sample has fewer distinct
@@ -41,7 +40,7 @@ pub fn paired_atoms(
     observer: &dyn TrainObserver,
 ) -> Result<PairedAtoms, SaeError> {
     let (dv, dt) = (source.d_vision(), source.d_text());
-    let none = || PairedAtoms { vision: Vec::new(), text: Vec::new(), vision_filter: Vec::new() };
+    let none = || PairedAtoms { vision: Vec::new(), text: Vec::new() };
     let Some(map) = ridge_map(source, statistics, observer)? else {
         let message = "the pooled states of all captions are equal, so no map to images can be fitted: shared dictionaries start random";
         warn(observer, "W_UNPAIRED", message);
@@ -80,13 +79,11 @@ pub fn paired_atoms(
     if config.initialise == Initialise::Coactivation {
         let found = coactive(config, source, statistics, &atoms.text, observer)?;
         // An atom that no patch goes with keeps its ridge image.
-        for (row, atom) in atoms.vision.chunks_exact_mut(dv).enumerate() {
-            let pattern = &found.pattern[row * dv..(row + 1) * dv];
+        for (atom, pattern) in atoms.vision.chunks_exact_mut(dv).zip(found.chunks_exact(dv)) {
             if pattern.iter().any(|x| *x != 0.0) {
                 atom.copy_from_slice(pattern);
             }
         }
-        atoms.vision_filter = found.filter;
     }
     Ok(atoms)
 }

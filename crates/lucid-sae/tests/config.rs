@@ -71,6 +71,8 @@ fn values_out_of_range_or_of_the_wrong_type_are_named() {
         ("kPrivate", json!({ "dPrivate": 8, "kPrivate": 9 })),
         ("batchPairs", json!({ "batchPairs": 0 })),
         ("epsilon", json!({ "epsilon": 0 })),
+        ("sinkMass", json!({ "sinkMass": 1 })),
+        ("sinkMass", json!({ "sinkMass": -0.1 })),
         ("epsilon", json!({ "epsilon": 0.001 })),
         ("lr", json!({ "lr": -1 })),
         ("lr", json!({ "lr": "fast" })),

@@ -185,12 +185,12 @@ fn main() -> Result<()> {
         })
         .collect::<Result<_>>()?;
     for (about, base, variants) in asked {
-        let weights = data[0].train.fingerprint();
         let mut work = Vec::new();
         for (label, over) in &variants {
             for (at, &seed) in options.seeds.iter().enumerate() {
                 let config = merged(&base, over);
-                let key = json!([weights, options.preset.name(), config, seed, options.quantile]);
+                let stores = [data[at].train.fingerprint(), data[at].held_out.fingerprint()];
+                let key = json!([stores, options.preset.name(), config, seed, options.quantile]);
                 work.push((label.clone(), at, seed, config, key));
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::config::{SiglipConfig, TextConfig, VisionConfig};
 use crate::mini_training::tokens::{END, vocab_size};
-use lucid_data::scenes::{Canvas, ConceptKind, Crowd, Level, SceneOptions, Split, Wording};
+use lucid_data::scenes::{Canvas, ConceptKind, Crowd, Level, SceneOptions, Wording};
 use serde::{Deserialize, Serialize};
 
 /// One kind of picture in a stage's batches.
@@ -93,24 +93,21 @@ impl Recipe {
     }
 }
 
-const TRAIN: SceneOptions = SceneOptions {
-    split: Split::Train,
-    family: 1,
-    canvas: Canvas::Scene,
-    level: Level::Full,
-    wording: Wording::Optional,
-    crowd: Crowd::Any,
-};
-
 /// Single objects: a quarter of a scene, all of its patches.
 fn singles(level: Level, count: usize) -> Part {
-    let scenes = SceneOptions { family: 8, canvas: Canvas::Single, level, wording: Wording::Full, ..TRAIN };
+    let scenes =
+        SceneOptions { family: 8, canvas: Canvas::Single, level, wording: Wording::Full, ..SceneOptions::default() };
     Part { scenes, count, patches: 49, false_first: None }
 }
 
 /// Scenes of a crowd, `patches` of the 196 patches of each.
 fn scenes(crowd: Crowd, level: Level, count: usize, patches: usize) -> Part {
-    Part { scenes: SceneOptions { family: 8, crowd, level, ..TRAIN }, count, patches, false_first: None }
+    Part {
+        scenes: SceneOptions { family: 8, crowd, level, ..SceneOptions::default() },
+        count,
+        patches,
+        false_first: None,
+    }
 }
 
 impl Part {
@@ -150,6 +147,15 @@ pub fn mini_config() -> SiglipConfig {
 pub fn mini() -> Recipe {
     use ConceptKind::{Count, Relation, Size};
     use Level::{Easy, Full};
+    let related_and_counted = |others| {
+        vec![
+            singles(Full, 16).falsified(Size),
+            scenes(Crowd::Pair, Easy, 16, 98).falsified(Relation),
+            scenes(Crowd::Pair, Full, 16, 98).falsified(Relation),
+            scenes(Crowd::Group, Full, 16, 98).falsified(Count),
+            others,
+        ]
+    };
     let stage = |name: &str, steps, rank_weight, parts| Stage { name: name.into(), steps, rank_weight, parts };
     Recipe {
         config: mini_config(),
@@ -182,25 +188,13 @@ pub fn mini() -> Recipe {
                 "the same, with relations and counts in the false captions",
                 300,
                 1.0,
-                vec![
-                    singles(Full, 16).falsified(Size),
-                    scenes(Crowd::Pair, Easy, 16, 98).falsified(Relation),
-                    scenes(Crowd::Pair, Full, 16, 98).falsified(Relation),
-                    scenes(Crowd::Group, Full, 16, 98).falsified(Count),
-                    scenes(Crowd::Any, Full, 16, 98),
-                ],
+                related_and_counted(scenes(Crowd::Any, Full, 16, 98)),
             ),
             stage(
                 "false captions weigh four times",
                 960,
                 4.0,
-                vec![
-                    singles(Full, 16).falsified(Size),
-                    scenes(Crowd::Pair, Easy, 16, 98).falsified(Relation),
-                    scenes(Crowd::Pair, Full, 16, 98).falsified(Relation),
-                    scenes(Crowd::Group, Full, 16, 98).falsified(Count),
-                    scenes(Crowd::Any, Full, 16, 98).falsified(Size),
-                ],
+                related_and_counted(scenes(Crowd::Any, Full, 16, 98).falsified(Size)),
             ),
             stage(
                 "whole scenes",

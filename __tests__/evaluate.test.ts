@@ -42,7 +42,7 @@ test('with pairs to fit on, what a linear map reaches stands beside cross R²', 
     expect(Object.keys(ceiling ?? {}).sort()).toEqual(['both', 'matched', 'pooled'])
     expect(Math.max(...Object.values(ceiling ?? {}))).toBeLessThanOrEqual(1)
   }
-  expect((await errorOf(() => evaluate({ ...options, fitOn: join(work, 'none') }))).code).toBe('E_IO')
+  expect((await errorOf(() => evaluate({ ...options, fitOn: join(work, 'none') }))).code).toBe('E_NOT_A_STORE')
 })
 
 test('the model may stand in front, and the seed decides the shuffled captions only', async () => {

@@ -60,6 +60,14 @@ pub enum KernelError {
         /// Why not.
         reason: String,
     },
+    /// An operation that a device began and could not finish.
+    #[error("the CUDA device failed in {operation}: {reason}")]
+    Device {
+        /// The kernel or the driver's function.
+        operation: String,
+        /// What the driver said.
+        reason: String,
+    },
 }
 
 impl KernelError {
@@ -88,6 +96,7 @@ impl KernelError {
             Self::NonFinite { .. } => "E_NON_FINITE",
             Self::Memory { .. } => "E_MEMORY",
             Self::Unavailable { .. } => "E_UNAVAILABLE",
+            Self::Device { .. } => "E_DEVICE",
         }
     }
 
@@ -102,6 +111,7 @@ impl KernelError {
             Self::NonFinite { .. } => Some("check the activations of that pair".into()),
             Self::Memory { .. } => Some("use fewer microPairs, or fewer latents".into()),
             Self::Unavailable { .. } => Some("use device 'cpu'".into()),
+            Self::Device { .. } => Some("resume from the last checkpoint, or use device 'cpu'".into()),
             Self::Shape { .. } => None,
         }
     }
@@ -117,6 +127,7 @@ impl KernelError {
             Self::EmptyMask { pair, axis, index } => json!({ "pair": pair, "axis": axis, "index": index }),
             Self::NonFinite { what, pair, position } => json!({ "what": what, "pair": pair, "position": position }),
             Self::Memory { bytes } => json!({ "bytes": bytes }),
+            Self::Device { operation, reason } => json!({ "operation": operation, "reason": reason }),
             Self::Unavailable { device, reason } => json!({ "option": "device", "found": device, "reason": reason }),
         }
     }

@@ -1,10 +1,12 @@
 //! Every numeric kernel of lucid-sae: one contract ([`Backend`]), a scalar reference generic over f32 and f64
-//! ([`scalar`]), and a fast f32 backend ([`cpu`]). No I/O.
+//! ([`scalar`]), a fast f32 backend ([`cpu`]) and CUDA kernels ([`cuda`]). No I/O.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod backend;
 pub mod codes;
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "cuda-shim"))]
+pub mod cuda;
 pub mod dead;
 pub mod error;
 mod memory;

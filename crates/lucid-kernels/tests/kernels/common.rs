@@ -16,7 +16,25 @@ macro_rules! on_every_backend {
         mod cpu {
             $(#[test] fn $name() { super::$name(&lucid_kernels::cpu::Cpu::new(Some(2)).unwrap()); })+
         }
+        #[cfg(feature = "cuda-shim")]
+        mod cuda_shim_forward {
+            $(#[test] fn $name() { super::$name(&crate::common::shim(lucid_kernels::cuda::Order::Forward)); })+
+        }
+        #[cfg(feature = "cuda-shim")]
+        mod cuda_shim_reverse {
+            $(#[test] fn $name() { super::$name(&crate::common::shim(lucid_kernels::cuda::Order::Reverse)); })+
+        }
+        #[cfg(feature = "cuda-shim")]
+        mod cuda_shim_random {
+            $(#[test] fn $name() { super::$name(&crate::common::shim(lucid_kernels::cuda::Order::Random(7))); })+
+        }
     };
+}
+
+/// The CUDA kernels on the CPU, the threads of a block in `order`.
+#[cfg(feature = "cuda-shim")]
+pub fn shim(order: lucid_kernels::cuda::Order) -> lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Shim> {
+    lucid_kernels::cuda::Cuda::new(std::sync::Arc::new(lucid_kernels::cuda::Shim::new(order))).unwrap()
 }
 
 /// Deterministic pseudo-random numbers (SplitMix64).

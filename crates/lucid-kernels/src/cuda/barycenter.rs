@@ -1,0 +1,89 @@
+//! Barycentres: launches of barycenter.cu.
+
+use super::driver::Driver;
+use super::launcher::{Context, DevicePairs, blocks, launch, narrow};
+use super::{Buffer, Cuda};
+use crate::backend::Direction;
+use crate::error::KernelError;
+use crate::ragged::Pairs;
+use crate::transport::Plan;
+
+/// Rows and columns of a block.
+const TILE: usize = 64;
+
+/// Where one side of the plan lies.
+#[derive(Clone, Copy)]
+struct Side {
+    offsets: u64,
+    longest: usize,
+}
+
+/// Target, source, mass of the targets, and whether targets are the plan's columns.
+fn sides<D: Driver>(
+    plan: &Plan<Cuda<D>>,
+    pairs: &Pairs,
+    direction: Direction,
+    at: DevicePairs,
+) -> (Side, Side, u64, u32) {
+    let vision = Side { offsets: at.vision, longest: pairs.vision.longest() };
+    let text = Side { offsets: at.text, longest: pairs.text.longest() };
+    match direction {
+        Direction::T2V => (vision, text, plan.row_sums.read_at(pairs.vision.total()), 0),
+        Direction::V2T => (text, vision, plan.column_sums.read_at(pairs.text.total()), 1),
+    }
+}
+
+pub(super) fn forward<D: Driver>(
+    context: &Context<D>,
+    plan: &Plan<Cuda<D>>,
+    pairs: &Pairs,
+    direction: Direction,
+    d: usize,
+    y: &Buffer<f32, D>,
+    out: &mut Buffer<f32, D>,
+) -> Result<(), KernelError> {
+    if pairs.is_empty() || d == 0 {
+        return Ok(());
+    }
+    let at = context.state().pairs(&context.driver, pairs)?;
+    let (target, source, mass, transposed) = sides(plan, pairs, direction, at);
+    let grid = [narrow("pairs", pairs.len())?, narrow("d", d.div_ceil(TILE))?, blocks(target.longest, TILE)];
+    launch!(context, "mix_rows", grid, 128, 0;
+        plan.plan.read_at(pairs.cells.total()), mass, 1u32, transposed, target.offsets, source.offsets, at.cells,
+        y.read_at(direction.source(pairs).total() * d), narrow("d", d)?,
+        out.write_at(direction.target(pairs).total() * d))
+}
+
+pub(super) fn backward<D: Driver>(
+    context: &Context<D>,
+    plan: &Plan<Cuda<D>>,
+    pairs: &Pairs,
+    direction: Direction,
+    d: usize,
+    (y, grad): (&Buffer<f32, D>, &Buffer<f32, D>),
+    d_y: &mut Buffer<f32, D>,
+    d_plan: Option<&mut Buffer<f32, D>>,
+) -> Result<(), KernelError> {
+    if pairs.is_empty() || d == 0 {
+        return Ok(());
+    }
+    let state = &mut *context.state();
+    let at = state.pairs(&context.driver, pairs)?;
+    let (target, source, mass, transposed) = sides(plan, pairs, direction, at);
+    let (cells, count) = (pairs.cells.total(), narrow("pairs", pairs.len())?);
+    let masses = plan.plan.read_at(cells);
+    let grad = grad.read_at(direction.target(pairs).total() * d);
+    let sources = direction.source(pairs).total() * d;
+    let grid = [count, narrow("d", d.div_ceil(TILE))?, blocks(source.longest, TILE)];
+    launch!(context, "mix_rows", grid, 128, 0;
+        masses, mass, 0u32, 1 - transposed, source.offsets, target.offsets, at.cells, grad, narrow("d", d)?,
+        d_y.write_at(sources))?;
+    let Some(d_plan) = d_plan else { return Ok(()) };
+    state.matrix.reserve(cells)?;
+    let inner = state.matrix.write_at(cells);
+    let grid = [count, blocks(source.longest, TILE), blocks(target.longest, TILE)];
+    launch!(context, "mix_inner", grid, 128, 0;
+        grad, y.read_at(sources), transposed, target.offsets, source.offsets, at.cells, narrow("d", d)?, inner)?;
+    launch!(context, "plan_gradient", [count, blocks(target.longest, 4).min(64), 1], 128, 0;
+        masses, mass, inner, transposed, target.offsets, source.offsets, at.cells, d_plan.write_at(cells))
+}

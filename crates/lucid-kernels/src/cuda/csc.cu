@@ -1,0 +1,207 @@
+// Gradients of dictionary rows without float atomics: the slots of a micro-batch sorted by latent (the transpose of the
+// codes, CSC), then one block a latent that adds its tokens' rows in token order.
+//
+// Contract: the dictionary's part of `Backend::decode_backward` and `Backend::encode_backward`; scalar twins: scalar/decode.rs
+// and scalar/encode.rs. A counting sort in four launches: count, scan over chunks of tokens, scan over latents, place.
+// A latent with more than SEGMENT entries is cut into segments whose sums are added in order, so that one that fires
+// for every token does not hold up the rest.
+#include "block.cuh"
+
+namespace {
+
+constexpr u32 UNUSED = 0xFFFFFFFF;
+constexpr u32 SEGMENT = 1024;
+constexpr u32 THREADS = 128;
+constexpr u32 COLUMNS = 4;
+
+}  // namespace
+
+// counts[chunk · latents + latent] += slots of the chunk that hold the latent. One warp a chunk of `chunk` tokens; counts
+// are 0 before.
+extern "C" __global__ void __launch_bounds__(32)
+csc_count(const u32* __restrict__ indices, u64 n, u32 k, u32 chunk, u32 latents, u32* __restrict__ counts) {
+    const u64 start = u64(blockIdx.x) * chunk * k;
+    const u64 end = min(start + u64(chunk) * k, n * k);
+    u32* mine = counts + u64(blockIdx.x) * latents;
+    for (u64 at = start + threadIdx.x; at < end; at += 32) {
+        if (indices[at] != UNUSED) atomicAdd(&mine[indices[at]], 1u);
+    }
+}
+
+// counts becomes the number of entries in earlier chunks, totals[latent] the number in all. One thread a latent.
+extern "C" __global__ void __launch_bounds__(128)
+csc_scan_chunks(u32* __restrict__ counts, u32 chunks, u32 latents, u32* __restrict__ totals) {
+    const u32 latent = blockIdx.x * blockDim.x + threadIdx.x;
+    if (latent >= latents) return;
+    u32 sum = 0;
+    for (u32 c = 0; c < chunks; c++) {
+        const u64 at = u64(c) * latents + latent;
+        const u32 here = counts[at];
+        counts[at] = sum;
+        sum += here;
+    }
+    totals[latent] = sum;
+}
+
+// offsets[latents + 1]: where each latent's entries start. cuts[latents + 1]: where the segments of each latent with more than
+// SEGMENT entries start among all such segments. One block.
+extern "C" __global__ void __launch_bounds__(1024)
+csc_scan_latents(const u32* __restrict__ totals, u32 latents, u32* __restrict__ offsets, u32* __restrict__ cuts) {
+    __shared__ u32 entries[1024], segments[1024];
+    const u32 each = (latents + 1023) / 1024;
+    const u32 begin = min(threadIdx.x * each, latents), end = min(begin + each, latents);
+    auto pieces = [&](u32 latent) { return totals[latent] > SEGMENT ? (totals[latent] + SEGMENT - 1) / SEGMENT : 0u; };
+    u32 own_entries = 0, own_segments = 0;
+    for (u32 latent = begin; latent < end; latent++) {
+        own_entries += totals[latent];
+        own_segments += pieces(latent);
+    }
+    entries[threadIdx.x] = own_entries;
+    segments[threadIdx.x] = own_segments;
+    for (u32 step = 1; step < 1024; step *= 2) {
+        __syncthreads();
+        const bool far = threadIdx.x >= step;
+        const u32 e = far ? entries[threadIdx.x - step] : 0, s = far ? segments[threadIdx.x - step] : 0;
+        __syncthreads();
+        entries[threadIdx.x] += e;
+        segments[threadIdx.x] += s;
+    }
+    u32 at = entries[threadIdx.x] - own_entries, cut = segments[threadIdx.x] - own_segments;
+    for (u32 latent = begin; latent < end; latent++) {
+        offsets[latent] = at;
+        cuts[latent] = cut;
+        at += totals[latent];
+        cut += pieces(latent);
+    }
+    if (threadIdx.x == 1023) offsets[latents] = at, cuts[latents] = cut;
+}
+
+// entries[…] = slots (token · k + slot) by latent, tokens rising. One warp a chunk; `counts` as csc_scan_chunks leaves it is
+// used up. A token never holds a latent twice, so the lanes of a token write to different places.
+extern "C" __global__ void __launch_bounds__(32)
+csc_place(const u32* __restrict__ indices, u64 n, u32 k, u32 chunk, u32 latents, const u32* __restrict__ offsets,
+          u32* __restrict__ counts, u32* __restrict__ entries) {
+    const u64 first = u64(blockIdx.x) * chunk, end = min(first + chunk, n);
+    u32* mine = counts + u64(blockIdx.x) * latents;
+    for (u64 token = first; token < end; token++) {
+        for (u32 slot = threadIdx.x; slot < k; slot += 32) {
+            const u32 latent = indices[token * k + slot];
+            if (latent != UNUSED) entries[offsets[latent] + mine[latent]++] = u32(token * k + slot);
+        }
+        // The next token's lanes read what these wrote.
+        __syncwarp();
+    }
+}
+
+// For latents first .. end: out[latent] += Σ weight (row − subtract), and bias[latent] += Σ weight where given, over the
+// latent's entries, row = rows[entry / k], weight = weights[entry]. Blocks 0 .. latents are the latents of up to SEGMENT
+// entries; the blocks behind them are the segments of the others, which leave their sums in partial [· d] and
+// partial_bias.
+extern "C" __global__ void __launch_bounds__(THREADS)
+csc_rows(const u32* __restrict__ entries, const u32* __restrict__ offsets, const u32* __restrict__ cuts, u32 latents,
+         u32 first, u32 end, u32 k, const float* __restrict__ weights, const float* __restrict__ rows,
+         const float* __restrict__ subtract, u32 d, float* __restrict__ out, float* __restrict__ bias,
+         float* __restrict__ partial, float* __restrict__ partial_bias) {
+    __shared__ u32 tokens[THREADS];
+    __shared__ float scales[THREADS];
+    __shared__ float scratch[32];
+    u32 latent = blockIdx.x, start, stop;
+    const bool whole = latent < latents;
+    if (whole) {
+        start = offsets[latent], stop = offsets[latent + 1];
+        if (start == stop || stop - start > SEGMENT) return;
+    } else {
+        const u32 segment = blockIdx.x - latents;
+        if (segment >= cuts[latents]) return;
+        // The last latent whose first segment is not behind this one.
+        u32 low = 0, high = latents - 1;
+        while (low < high) {
+            const u32 middle = (low + high + 1) / 2;
+            if (cuts[middle] <= segment) low = middle;
+            else high = middle - 1;
+        }
+        latent = low;
+        start = offsets[latent] + (segment - cuts[latent]) * SEGMENT;
+        stop = min(start + SEGMENT, offsets[latent + 1]);
+    }
+    if (latent < first || latent >= end) return;
+    float* to = whole ? out + u64(latent) * d : partial + u64(blockIdx.x - latents) * d;
+    float weight_sum = 0.0f;
+    for (u32 base = 0; base < d; base += THREADS * COLUMNS) {
+        const u32 x = base + threadIdx.x;
+        float sums[COLUMNS] = {}, less[COLUMNS];
+#pragma unroll
+        for (u32 c = 0; c < COLUMNS; c++) less[c] = subtract && x + c * THREADS < d ? subtract[x + c * THREADS] : 0.0f;
+        for (u32 at = start; at < stop; at += THREADS) {
+            const u32 count = min(THREADS, stop - at);
+            __syncthreads();
+            if (threadIdx.x < count) {
+                const u32 entry = entries[at + threadIdx.x];
+                tokens[threadIdx.x] = entry / k;
+                scales[threadIdx.x] = weights[entry];
+                if (base == 0) weight_sum += weights[entry];
+            }
+            __syncthreads();
+            for (u32 e = 0; e < count; e++) {
+                const float* row = rows + u64(tokens[e]) * d;
+#pragma unroll
+                for (u32 c = 0; c < COLUMNS; c++) {
+                    if (x + c * THREADS < d) sums[c] += scales[e] * (row[x + c * THREADS] - less[c]);
+                }
+            }
+        }
+#pragma unroll
+        for (u32 c = 0; c < COLUMNS; c++) {
+            if (x + c * THREADS >= d) continue;
+            if (whole) to[x + c * THREADS] += sums[c];
+            else to[x + c * THREADS] = sums[c];
+        }
+    }
+    if (bias) {
+        weight_sum = block_sum(weight_sum, scratch);
+        if (threadIdx.x == 0) {
+            if (whole) bias[latent] += weight_sum;
+            else partial_bias[blockIdx.x - latents] = weight_sum;
+        }
+    }
+}
+
+// Adds the segments of each latent that has any, in order. One block a latent of first .. end.
+extern "C" __global__ void __launch_bounds__(THREADS)
+csc_combine(const u32* __restrict__ cuts, u32 first, u32 end, const float* __restrict__ partial,
+            const float* __restrict__ partial_bias, u32 d, float* __restrict__ out, float* __restrict__ bias) {
+    const u32 latent = first + blockIdx.x;
+    if (latent >= end || cuts[latent] == cuts[latent + 1]) return;
+    for (u32 x = threadIdx.x; x < d; x += THREADS) {
+        float sum = 0.0f;
+        for (u32 s = cuts[latent]; s < cuts[latent + 1]; s++) sum += partial[u64(s) * d + x];
+        out[u64(latent) * d + x] += sum;
+    }
+    if (bias && threadIdx.x == 0) {
+        float sum = 0.0f;
+        for (u32 s = cuts[latent]; s < cuts[latent + 1]; s++) sum += partial_bias[s];
+        bias[latent] += sum;
+    }
+}
+
+// partial[block] [d] = Σ weight row over `each` rows; weight 1 where weights are null. Grid: (rows / each, d / 128).
+extern "C" __global__ void __launch_bounds__(THREADS)
+columns_partial(const float* __restrict__ rows, const float* __restrict__ weights, u64 count, u32 each, u32 d,
+                float* __restrict__ partial) {
+    const u32 x = blockIdx.y * THREADS + threadIdx.x;
+    if (x >= d) return;
+    const u64 start = u64(blockIdx.x) * each, stop = min(start + each, count);
+    float sum = 0.0f;
+    for (u64 row = start; row < stop; row++) sum += (weights ? weights[row] : 1.0f) * rows[row * d + x];
+    partial[u64(blockIdx.x) * d + x] = sum;
+}
+
+// out += scale Σ partial, blocks in order. Grid: d / 128.
+extern "C" __global__ void __launch_bounds__(THREADS)
+columns_combine(const float* __restrict__ partial, u32 blocks, u32 d, float scale, float* __restrict__ out) {
+    const u32 x = blockIdx.x * THREADS + threadIdx.x;
+    if (x >= d) return;
+    float sum = 0.0f;
+    for (u32 b = 0; b < blocks; b++) sum += partial[u64(b) * d + x];
+    out[x] += scale * sum;
+}

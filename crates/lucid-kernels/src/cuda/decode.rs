@@ -1,0 +1,214 @@
+//! Decoder and the gradients of dictionary rows: launches of decode.cu and csc.cu.
+
+use std::ops::Range;
+
+use super::Cuda;
+use super::driver::Driver;
+use super::launcher::{Columns, Context, State, blocks, launch, narrow, slots};
+use crate::codes::{Block, CodeShape, Codes, Dictionary};
+use crate::error::KernelError;
+
+/// Entries of a latent that one block adds; csc.cu has the same number.
+const SEGMENT: usize = 1024;
+
+/// Latents of a block. Every latent of `Joint` is below the number of latents, which an unused slot's index is not.
+fn range(shape: CodeShape, block: Block) -> Range<usize> {
+    match block {
+        Block::Joint => 0..shape.latents(),
+        Block::Shared => 0..shape.d_shared,
+        Block::Private => shape.d_shared..shape.latents(),
+    }
+}
+
+pub(super) fn forward<D: Driver>(
+    context: &Context<D>,
+    codes: &Codes<Cuda<D>>,
+    block: Block,
+    dictionary: &Dictionary<Cuda<D>>,
+    bias: bool,
+    out: &mut super::Buffer<f32, D>,
+) -> Result<(), KernelError> {
+    let (n, d) = (codes.n, dictionary.d);
+    if n == 0 {
+        return Ok(());
+    }
+    let (indices, values) = slots(codes);
+    let range = range(codes.shape, block);
+    let rows = dictionary.w_dec.read_at(dictionary.latents * d);
+    let bias = if bias { dictionary.b_dec.read_at(d) } else { 0 };
+    launch!(context, "decode_rows", [blocks(n, 1), 1, 1], 128, 0;
+        indices, values, n as u64, narrow("k", codes.k)?, narrow("latents", range.start)?, narrow("latents", range.end)?,
+        rows, bias, narrow("d", d)?, out.write_at(n * d))
+}
+
+/// The slots of `codes` by latent, sorted where that was not done already.
+fn columns<'a, D: Driver>(
+    context: &Context<D>,
+    state: &'a mut State<D>,
+    codes: &Codes<Cuda<D>>,
+    latents: usize,
+) -> Result<&'a Columns<D>, KernelError> {
+    let (n, k) = (codes.n, codes.k);
+    narrow("tokens × slots", n * k)?;
+    let State { columns, counts, totals, .. } = state;
+    let key = (codes.indices.stamp(), n, k);
+    columns.get_or_make(
+        |&known| known == key,
+        || key,
+        |old| {
+            let make = || {
+                Ok::<_, KernelError>(Columns {
+                    entries: context.buffer(0)?,
+                    offsets: context.buffer(0)?,
+                    cuts: context.buffer(0)?,
+                })
+            };
+            let mut columns = old.map_or_else(make, Ok)?;
+            columns.entries.reserve(n * k)?;
+            columns.offsets.reserve(latents + 1)?;
+            columns.cuts.reserve(latents + 1)?;
+            let chunk = n.div_ceil(512).max(32);
+            let chunks = n.div_ceil(chunk);
+            counts.reserve(chunks * latents)?;
+            counts.clear(chunks * latents)?;
+            totals.reserve(latents)?;
+            let (indices, _) = slots(codes);
+            let (k, width) = (narrow("k", k)?, narrow("latents", latents)?);
+            let (chunk, grid) = (narrow("tokens", chunk)?, narrow("tokens", chunks)?);
+            let counts = counts.write_at(chunks * latents);
+            let totals = totals.write_at(latents);
+            let (offsets, cuts) = (columns.offsets.write_at(latents + 1), columns.cuts.write_at(latents + 1));
+            let entries = columns.entries.write_at(n * codes.k);
+            launch!(context, "csc_count", [grid, 1, 1], 32, 0; indices, n as u64, k, chunk, width, counts)?;
+            launch!(context, "csc_scan_chunks", [blocks(latents, 128), 1, 1], 128, 0; counts, grid, width, totals)?;
+            launch!(context, "csc_scan_latents", [1, 1, 1], 1024, 0; totals, width, offsets, cuts)?;
+            launch!(context, "csc_place", [grid, 1, 1], 32, 0;
+                indices, n as u64, k, chunk, width, offsets, counts, entries)?;
+            Ok(columns)
+        },
+    )
+}
+
+/// What the rows of a dictionary gather: Σ weight (row − subtract).
+struct Gathered {
+    weights: u64,
+    rows: u64,
+    subtract: u64,
+    out: u64,
+    bias: u64,
+}
+
+/// Adds to dictionary rows of `range` what their slots say.
+fn gather<D: Driver>(
+    context: &Context<D>,
+    codes: &Codes<Cuda<D>>,
+    latents: usize,
+    d: usize,
+    range: &Range<usize>,
+    gathered: &Gathered,
+) -> Result<(), KernelError> {
+    let state = &mut *context.state();
+    let segments = 2 * codes.n * codes.k / SEGMENT;
+    state.partial.reserve(segments * d)?;
+    state.partial_bias.reserve(segments)?;
+    let (partial, partial_bias) = (state.partial.write_at(segments * d), state.partial_bias.write_at(segments));
+    let columns = columns(context, state, codes, latents)?;
+    let (entries, offsets, cuts) = (
+        columns.entries.read_at(codes.n * codes.k),
+        columns.offsets.read_at(latents + 1),
+        columns.cuts.read_at(latents + 1),
+    );
+    let Gathered { weights, rows, subtract, out, bias } = *gathered;
+    let (first, end) = (narrow("latents", range.start)?, narrow("latents", range.end)?);
+    let (k, d) = (narrow("k", codes.k)?, narrow("d", d)?);
+    let grid = narrow("latents", latents + segments)?;
+    launch!(context, "csc_rows", [grid, 1, 1], 128, 0;
+        entries, offsets, cuts, narrow("latents", latents)?, first, end, k, weights, rows, subtract, d, out, bias, partial,
+        partial_bias)?;
+    if segments == 0 || range.is_empty() {
+        return Ok(());
+    }
+    launch!(context, "csc_combine", [end - first, 1, 1], 128, 0;
+        cuts, first, end, partial, partial_bias, d, out, bias)
+}
+
+/// out += scale · Σ weight row over `count` rows; weight 1 where `weights` is null.
+fn column_sums<D: Driver>(
+    context: &Context<D>,
+    (rows, weights): (u64, u64),
+    count: usize,
+    d: usize,
+    scale: f32,
+    out: u64,
+) -> Result<(), KernelError> {
+    let state = &mut *context.state();
+    let each = count.div_ceil(1024).max(64);
+    let parts = count.div_ceil(each);
+    state.partial.reserve(parts * d)?;
+    let partial = state.partial.write_at(parts * d);
+    let (parts, width) = (narrow("tokens", parts)?, narrow("d", d)?);
+    let across = narrow("d", d.div_ceil(128))?;
+    launch!(context, "columns_partial", [parts, across, 1], 128, 0;
+        rows, weights, count as u64, narrow("tokens", each)?, width, partial)?;
+    launch!(context, "columns_combine", [across, 1, 1], 128, 0; partial, parts, width, scale, out)
+}
+
+pub(super) fn backward<D: Driver>(
+    context: &Context<D>,
+    codes: &Codes<Cuda<D>>,
+    block: Block,
+    dictionary: &Dictionary<Cuda<D>>,
+    bias: bool,
+    grad: &super::Buffer<f32, D>,
+    d_values: &mut super::Buffer<f32, D>,
+    gradients: &mut Dictionary<Cuda<D>>,
+) -> Result<(), KernelError> {
+    let (n, d, latents) = (codes.n, dictionary.d, dictionary.latents);
+    if n == 0 {
+        return Ok(());
+    }
+    let range = range(codes.shape, block);
+    let (indices, values) = slots(codes);
+    let grad = grad.read_at(n * d);
+    launch!(context, "decode_values_backward", [blocks(n, 1), 1, 1], 128, 0;
+        indices, n as u64, narrow("k", codes.k)?, narrow("latents", range.start)?, narrow("latents", range.end)?,
+        dictionary.w_dec.read_at(latents * d), grad, narrow("d", d)?, d_values.write_at(n * codes.k))?;
+    let out = gradients.w_dec.write_at(latents * d);
+    gather(context, codes, latents, d, &range, &Gathered { weights: values, rows: grad, subtract: 0, out, bias: 0 })?;
+    if bias {
+        column_sums(context, (grad, 0), n, d, 1.0, gradients.b_dec.write_at(d))?;
+    }
+    Ok(())
+}
+
+pub(super) fn encode_backward<D: Driver>(
+    context: &Context<D>,
+    codes: &Codes<Cuda<D>>,
+    d_values: &super::Buffer<f32, D>,
+    acts: &super::Buffer<f32, D>,
+    dictionary: &Dictionary<Cuda<D>>,
+    gradients: &mut Dictionary<Cuda<D>>,
+) -> Result<(), KernelError> {
+    let (n, d, latents) = (codes.n, dictionary.d, dictionary.latents);
+    if n == 0 {
+        return Ok(());
+    }
+    let gathered = Gathered {
+        weights: d_values.read_at(n * codes.k),
+        rows: acts.read_at(n * d),
+        subtract: dictionary.b_dec.read_at(d),
+        out: gradients.w_enc_t.write_at(latents * d),
+        bias: gradients.b_enc.write_at(latents),
+    };
+    gather(context, codes, latents, d, &(0..latents), &gathered)
+}
+
+pub(super) fn pre_bias_backward<D: Driver>(
+    context: &Context<D>,
+    dictionary: &Dictionary<Cuda<D>>,
+    gradients: &mut Dictionary<Cuda<D>>,
+) -> Result<(), KernelError> {
+    let (d, latents) = (dictionary.d, dictionary.latents);
+    let (rows, weights) = (dictionary.w_enc_t.read_at(latents * d), gradients.b_enc.read_at(latents));
+    column_sums(context, (rows, weights), latents, d, -1.0, gradients.b_dec.write_at(d))
+}

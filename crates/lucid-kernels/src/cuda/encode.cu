@@ -1,0 +1,243 @@
+// Encoder (spec 2): a = W_encᵀ (h − b_dec) + b_enc for a chunk of tokens on tensor cores, then exact Top-k.
+//
+// Contract: `Backend::encode_topk`, `Backend::encode_listed` and `Backend::count_fired`; scalar twin: scalar/encode.rs.
+// Pre-activations exist for one chunk of tokens at a time; the launcher sizes it so that it stays in L2.
+#include "block.cuh"
+#include "mma.cuh"
+#include "split.cuh"
+
+// Rows as bf16 halves for the product: out[r] = split(rows[list ? list[r] : r] − subtract), `padded` columns, zero behind d.
+// Grid: rows over blocks.
+extern "C" __global__ void __launch_bounds__(128)
+pack_rows(const float* __restrict__ rows, const u32* __restrict__ list, const float* __restrict__ subtract, u64 n, u32 d,
+          u32 padded, u16* __restrict__ hi, u16* __restrict__ lo) {
+    for (u64 row = blockIdx.x; row < n; row += gridDim.x) {
+        const float* from = rows + (list ? u64(list[row]) : row) * d;
+        for (u32 x = threadIdx.x; x < padded; x += blockDim.x) {
+            const float value = x < d ? from[x] - (subtract ? subtract[x] : 0.0f) : 0.0f;
+            const Split parts = split(value);
+            hi[row * padded + x] = parts.hi;
+            lo[row * padded + x] = parts.lo;
+        }
+    }
+}
+
+namespace {
+
+constexpr u32 TILE = 128;      // tokens and latents of a block
+constexpr u32 DEPTH = 32;      // columns of a stage
+constexpr u32 OPERAND = TILE * DEPTH;
+constexpr u32 STAGE = 4 * OPERAND;  // A hi, A lo, B hi, B lo
+
+// Where 16-byte chunk c of a row of 64 bytes lies: eight rows read by one ldmatrix then touch all 32 banks.
+__device__ inline u32 swizzled(u32 row, u32 chunk) { return row * DEPTH + ((chunk ^ (row >> 1 & 3)) << 3); }
+
+// One operand's tile of a stage: rows `first ..` of a matrix of `count` rows, columns `column ..`; rows behind the end are 0.
+__device__ inline void stage(u16* shared, const u16* from, u64 first, u64 count, u32 width, u32 column) {
+    for (u32 at = threadIdx.x; at < OPERAND / 8; at += 256) {
+        const u32 row = at / 4, chunk = at % 4;
+        const bool valid = first + row < count;
+        cp_async_16(shared + swizzled(row, chunk), from + (valid ? first + row : 0) * width + column + chunk * 8, valid);
+    }
+}
+
+}  // namespace
+
+// out[i, j] = ⟨a_i, b_j⟩ + bias[list ? list[j] : j] from halves as `pack_rows` leaves them: a [m · width],
+// b [n · width], out [m · n]; width a multiple of 32. Dynamic shared memory: 64 KiB. Grid: (m / 128, n / 128).
+// Eight warps, 64 × 32 outputs each; two stages of cp.async.
+extern "C" __global__ void __launch_bounds__(256)
+gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u16* __restrict__ b_hi,
+            const u16* __restrict__ b_lo, const float* __restrict__ bias, const u32* __restrict__ list, u64 m, u64 n,
+            u32 width, float* __restrict__ out) {
+    DYN_SHARED(u16, shared);
+    const u64 first_m = u64(blockIdx.x) * TILE, first_n = u64(blockIdx.y) * TILE;
+    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const u32 warp_m = warp / 4 * 64, warp_n = warp % 4 * 32;
+    const u32 steps = width / DEPTH;
+    auto load = [&](u32 step) {
+        u16* to = shared + step % 2 * STAGE;
+        stage(to, a_hi, first_m, m, width, step * DEPTH);
+        stage(to + OPERAND, a_lo, first_m, m, width, step * DEPTH);
+        stage(to + 2 * OPERAND, b_hi, first_n, n, width, step * DEPTH);
+        stage(to + 3 * OPERAND, b_lo, first_n, n, width, step * DEPTH);
+    };
+    float sums[4][4][4] = {};
+    load(0);
+    cp_async_commit();
+    for (u32 step = 0; step < steps; step++) {
+        if (step + 1 < steps) load(step + 1);
+        cp_async_commit();
+        cp_async_wait<1>();
+        __syncthreads();
+        const u16* from = shared + step % 2 * STAGE;
+// Unrolled, the two halves' fragments would not fit into registers.
+#pragma unroll 1
+        for (u32 k = 0; k < DEPTH; k += 16) {
+            u32 b[2][4][2];
+#pragma unroll
+            for (u32 half = 0; half < 2; half++) {
+#pragma unroll
+                for (u32 pair = 0; pair < 2; pair++) {
+                    const u32 row = warp_n + pair * 16 + lane / 16 * 8 + lane % 8;
+                    u32 r[4];
+                    ldmatrix_x4(r, from + (2 + half) * OPERAND + swizzled(row, k / 8 + lane / 8 % 2));
+                    b[half][2 * pair][0] = r[0], b[half][2 * pair][1] = r[1];
+                    b[half][2 * pair + 1][0] = r[2], b[half][2 * pair + 1][1] = r[3];
+                }
+            }
+#pragma unroll
+            for (u32 tile = 0; tile < 4; tile++) {
+                const u32 at = swizzled(warp_m + tile * 16 + lane % 16, k / 8 + lane / 16);
+                u32 hi[4], lo[4];
+                ldmatrix_x4(hi, from + at);
+                ldmatrix_x4(lo, from + OPERAND + at);
+#pragma unroll
+                for (u32 column = 0; column < 4; column++) {
+                    // Small terms first.
+                    mma_bf16(sums[tile][column], lo, b[0][column]);
+                    mma_bf16(sums[tile][column], hi, b[1][column]);
+                    mma_bf16(sums[tile][column], hi, b[0][column]);
+                }
+            }
+        }
+        // The next round's loads go where these warps read.
+        __syncthreads();
+    }
+#pragma unroll
+    for (u32 tile = 0; tile < 4; tile++) {
+#pragma unroll
+        for (u32 column = 0; column < 4; column++) {
+#pragma unroll
+            for (u32 e = 0; e < 4; e++) {
+                const u64 i = first_m + warp_m + tile * 16 + lane / 4 + e / 2 * 8;
+                const u64 j = first_n + warp_n + column * 8 + lane % 4 * 2 + e % 2;
+                if (i < m && j < n) out[i * n + j] = sums[tile][column][e] + bias[list ? list[j] : u32(j)];
+            }
+        }
+    }
+}
+
+// Exact Top-k of the positive entries of columns first .. first + count of every row of a [rows · stride]; ties to the
+// lower column. Entry j is latent list[j], or j itself. Slots offset .. offset + k of a token of `slots`: those below
+// `border` first, each part by falling value; unused slots last. One block a row, radix selection on the bits of the value.
+// Dynamic shared memory: 8 bytes times the power of two at or above k.
+extern "C" __global__ void __launch_bounds__(128)
+topk_rows(const float* __restrict__ a, u64 rows, u64 stride, u32 first, u32 count, u32 k, u32 border,
+          const u32* __restrict__ list, u32 slots, u32 offset, u32* __restrict__ indices, float* __restrict__ values) {
+    DYN_SHARED(u64, kept);
+    __shared__ u32 histogram[256];
+    __shared__ u32 digit, above, survivors, wanted, size;
+    constexpr u32 UNUSED = 0xFFFFFFFF;
+    const u32 lane = threadIdx.x % 32;
+    u32 room = 1;
+    while (room < k) room *= 2;
+    for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
+        const float* from = a + row * stride + first;
+        // Positive floats are ordered as their bits are; everything else, NaN too, is 0.
+        auto bits = [&](u32 j) { return from[j] > 0.0f ? __float_as_uint(from[j]) : 0u; };
+        // Sorts by part, falling value, index.
+        auto key = [&](u32 j) {
+            const u32 latent = list ? list[first + j] : first + j;
+            return u64(latent >= border) << 63 | u64(0x7FFFFFFF - bits(j)) << 32 | latent;
+        };
+        if (threadIdx.x == 0) wanted = k, survivors = 0;
+        for (u32 at = threadIdx.x; at < room; at += blockDim.x) kept[at] = ~u64(0);
+
+        // The k-th largest value, eight bits at a time; `prefix` is what is known of it.
+        u32 prefix = 0, mask = 0, ties = 0;
+        bool all = false;
+        for (i32 shift = 24; shift >= 0; shift -= 8) {
+            for (u32 bin = threadIdx.x; bin < 256; bin += blockDim.x) histogram[bin] = 0;
+            __syncthreads();
+            for (u32 j = threadIdx.x; j < count; j += blockDim.x) {
+                const u32 value = bits(j);
+                if (value != 0 && (value & mask) == prefix) atomicAdd(&histogram[value >> shift & 255], 1u);
+            }
+            __syncthreads();
+            if (threadIdx.x < 32) {
+                // Lane l holds bins 255 − 8l down to 248 − 8l.
+                u32 sum = 0;
+                for (u32 b = 0; b < 8; b++) sum += histogram[255 - 8 * lane - b];
+                u32 before = sum;
+                for (u32 step = 1; step < 32; step *= 2) {
+                    const u32 other = __shfl_up_sync(0xFFFFFFFF, before, step);
+                    if (lane >= step) before += other;
+                }
+                const u32 total = __shfl_sync(0xFFFFFFFF, before, 31);
+                before -= sum;
+                if (total < wanted) {
+                    if (lane == 0) digit = 256;
+                } else {
+                    for (u32 b = 0; b < 8; b++) {
+                        const u32 here = histogram[255 - 8 * lane - b];
+                        if (before < wanted && before + here >= wanted) {
+                            digit = 255 - 8 * lane - b;
+                            above = before;
+                            size = here;
+                        }
+                        before += here;
+                    }
+                }
+            }
+            __syncthreads();
+            // Fewer positive entries than slots: only the first digit can tell.
+            all = digit == 256;
+            if (all) break;
+            prefix |= digit << shift;
+            mask |= 255u << shift;
+            ties = size;
+            if (threadIdx.x == 0) wanted -= above;
+            // `above` and `digit` are read; the next round overwrites them.
+            __syncthreads();
+        }
+        const u32 threshold = all ? 0 : prefix;
+        const bool take_ties = all || ties == wanted;
+        for (u32 j = threadIdx.x; j < count; j += blockDim.x) {
+            const u32 value = bits(j);
+            if (value > threshold || (take_ties && value == threshold && value != 0)) {
+                kept[atomicAdd(&survivors, 1u)] = key(j);
+            }
+        }
+        __syncthreads();
+        if (!take_ties && threadIdx.x < 32) {
+            // More ties at the threshold than room: the lowest indices, in order.
+            u32 left = wanted;
+            for (u32 base = 0; base < count && left > 0; base += 32) {
+                const bool tie = base + lane < count && bits(base + lane) == threshold;
+                const u32 votes = __ballot_sync(0xFFFFFFFF, tie);
+                const u32 rank = __popc(votes & ((1u << lane) - 1));
+                if (tie && rank < left) kept[survivors + wanted - left + rank] = key(base + lane);
+                left -= min(left, u32(__popc(votes)));
+            }
+        }
+        // Bitonic sort of the survivors, padding last.
+        for (u32 width = 2; width <= room; width *= 2) {
+            for (u32 step = width / 2; step > 0; step /= 2) {
+                __syncthreads();
+                for (u32 at = threadIdx.x; at < room; at += blockDim.x) {
+                    const u32 other = at ^ step;
+                    if (other > at) {
+                        const u64 x = kept[at], y = kept[other];
+                        if ((x > y) == ((at & width) == 0)) kept[at] = y, kept[other] = x;
+                    }
+                }
+            }
+        }
+        __syncthreads();
+        for (u32 slot = threadIdx.x; slot < k; slot += blockDim.x) {
+            const u64 found = kept[slot];
+            const bool used = found != ~u64(0);
+            indices[row * slots + offset + slot] = used ? u32(found) : UNUSED;
+            values[row * slots + offset + slot] = used ? __uint_as_float(0x7FFFFFFF - (u32(found >> 32) & 0x7FFFFFFF)) : 0.0f;
+        }
+        __syncthreads();
+    }
+}
+
+// fired[latent] += slots that hold it. Grid: slots over threads.
+extern "C" __global__ void __launch_bounds__(256) count_fired(const u32* __restrict__ indices, u64 len, u32* __restrict__ fired) {
+    for (u64 at = u64(blockIdx.x) * blockDim.x + threadIdx.x; at < len; at += u64(gridDim.x) * blockDim.x) {
+        if (indices[at] != 0xFFFFFFFF) atomicAdd(&fired[indices[at]], 1u);
+    }
+}

@@ -1,0 +1,168 @@
+//! Encoder: launches of encode.cu.
+
+use super::Cuda;
+use super::driver::Driver;
+use super::launcher::{Context, Packed, State, blocks, launch, narrow, slots};
+use crate::codes::{CodeShape, Codes, Dictionary, Selection};
+use crate::error::KernelError;
+
+/// Columns of a stage of the product: rows are padded to a multiple.
+const DEPTH: usize = 32;
+/// Rows and columns of a block of the product.
+const TILE: usize = 128;
+/// Two stages of four operands of 128 × 32 halves.
+const PRODUCT_SHARED: usize = 2 * 4 * TILE * DEPTH * 2;
+
+/// One selection of a token: columns `first .. first + count` of the pre-activations into slots from `offset` on.
+struct Part {
+    first: usize,
+    count: usize,
+    k: usize,
+    offset: usize,
+    /// Latents from here on are listed behind the others.
+    border: u32,
+}
+
+fn parts(shape: CodeShape) -> Vec<Part> {
+    let none = u32::MAX;
+    match shape.selection {
+        Selection::Split => vec![
+            Part { first: 0, count: shape.d_shared, k: shape.k_shared, offset: 0, border: none },
+            Part {
+                first: shape.d_shared,
+                count: shape.d_private,
+                k: shape.k_private,
+                offset: shape.k_shared,
+                border: none,
+            },
+        ],
+        Selection::Global => {
+            let border = u32::try_from(shape.d_shared).unwrap_or(none);
+            vec![Part { first: 0, count: shape.latents(), k: shape.k(), offset: 0, border }]
+        }
+    }
+}
+
+/// Splits `n` rows of `d` values, or those in `list`, less `subtract`, into halves of `width` columns.
+fn pack<D: Driver>(
+    context: &Context<D>,
+    (rows, list, subtract): (u64, u64, u64),
+    (n, d, width): (usize, usize, usize),
+    out: &mut Packed<D>,
+) -> Result<(), KernelError> {
+    out.reserve(n * width)?;
+    let (d, padded) = (narrow("d", d)?, narrow("d", width)?);
+    let (hi, lo) = (out.hi.write_at(n * width), out.lo.write_at(n * width));
+    launch!(context, "pack_rows", [blocks(n, 1), 1, 1], 128, 0;
+        rows, list, subtract, n as u64, d, padded, hi, lo)
+}
+
+/// Pre-activations chunk by chunk, and each of `parts` selected from them. `weights` are the packed encoder rows of
+/// `latents` columns, the latents in `list` or all.
+fn select<D: Driver>(
+    context: &Context<D>,
+    state: &mut State<D>,
+    acts: u64,
+    dictionary: &Dictionary<Cuda<D>>,
+    (weights_hi, weights_lo): (u64, u64),
+    latents: usize,
+    list: u64,
+    parts: &[Part],
+    codes: &mut Codes<Cuda<D>>,
+) -> Result<(), KernelError> {
+    let (n, d) = (codes.n, dictionary.d);
+    let width = d.next_multiple_of(DEPTH);
+    // Half of the cache for pre-activations: the product's operands share it.
+    let rows = (context.limits().l2_bytes / 2 / (latents * size_of::<f32>()).max(1)).max(TILE) / TILE * TILE;
+    let chunk = rows.min(n.next_multiple_of(TILE));
+    state.pre_activations.reserve(chunk * latents)?;
+    let slot_count = n * codes.k;
+    let (indices, values) = (codes.indices.write_at(slot_count), codes.values.write_at(slot_count));
+    for first in (0..n).step_by(chunk) {
+        let count = chunk.min(n - first);
+        let from = acts + (first * d * size_of::<f32>()) as u64;
+        pack(context, (from, 0, dictionary.b_dec.read_at(d)), (count, d, width), &mut state.acts)?;
+        let a = state.pre_activations.write_at(count * latents);
+        let tiles_m = narrow("tokens", count.div_ceil(TILE))?;
+        let tiles_n = narrow("latents", latents.div_ceil(TILE))?;
+        launch!(context, "gemm_bf16x3", [tiles_m, tiles_n, 1], 256, PRODUCT_SHARED;
+            state.acts.hi.read_at(count * width), state.acts.lo.read_at(count * width), weights_hi, weights_lo,
+            dictionary.b_enc.read_at(if list == 0 { latents } else { 0 }), list, count as u64, latents as u64,
+            narrow("d", width)?, a)?;
+        for part in parts.iter().filter(|part| part.k > 0) {
+            let shared = part.k.next_power_of_two() * size_of::<u64>();
+            if shared > context.limits().shared_bytes {
+                let most = context.limits().shared_bytes / 2 / size_of::<u64>();
+                return Err(KernelError::shape("k of a block", part.k, format!("at most {most} on this device")));
+            }
+            let token = (first * codes.k * size_of::<u32>()) as u64;
+            launch!(context, "topk_rows", [blocks(count, 1), 1, 1], 128, shared;
+                a, count as u64, latents as u64, narrow("latents", part.first)?, narrow("latents", part.count)?,
+                narrow("k", part.k)?, part.border, list, narrow("k", codes.k)?, narrow("k", part.offset)?,
+                indices + token, values + token)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn topk<D: Driver>(
+    context: &Context<D>,
+    acts: &super::Buffer<f32, D>,
+    dictionary: &Dictionary<Cuda<D>>,
+    codes: &mut Codes<Cuda<D>>,
+) -> Result<(), KernelError> {
+    let (n, d, latents) = (codes.n, dictionary.d, dictionary.latents);
+    if n == 0 {
+        return Ok(());
+    }
+    let width = d.next_multiple_of(DEPTH);
+    let state = &mut *context.state();
+    let stamp = dictionary.w_enc_t.stamp();
+    let packed = state.packed.get_or_make(
+        |&known| known == (stamp, latents as u64),
+        || (stamp, latents as u64),
+        |old| {
+            let mut packed = old.map_or_else(|| Packed::new(&context.driver), Ok)?;
+            pack(context, (dictionary.w_enc_t.read_at(latents * d), 0, 0), (latents, d, width), &mut packed)?;
+            Ok::<_, KernelError>(packed)
+        },
+    )?;
+    let weights = (packed.hi.read_at(latents * width), packed.lo.read_at(latents * width));
+    let acts = acts.read_at(n * d);
+    select(context, state, acts, dictionary, weights, latents, 0, &parts(codes.shape), codes)
+}
+
+pub(super) fn listed<D: Driver>(
+    context: &Context<D>,
+    acts: &super::Buffer<f32, D>,
+    dictionary: &Dictionary<Cuda<D>>,
+    list: &super::Buffer<u32, D>,
+    count: usize,
+    codes: &mut Codes<Cuda<D>>,
+) -> Result<(), KernelError> {
+    let (n, d) = (codes.n, dictionary.d);
+    if n == 0 || count == 0 {
+        return Ok(());
+    }
+    let width = d.next_multiple_of(DEPTH);
+    let state = &mut *context.state();
+    let (rows, list) = (dictionary.w_enc_t.read_at(dictionary.latents * d), list.read_at(count));
+    pack(context, (rows, list, 0), (count, d, width), &mut state.listed)?;
+    let weights = (state.listed.hi.read_at(count * width), state.listed.lo.read_at(count * width));
+    let part = Part { first: 0, count, k: codes.k, offset: 0, border: u32::MAX };
+    select(context, state, acts.read_at(n * d), dictionary, weights, count, list, &[part], codes)
+}
+
+pub(super) fn count_fired<D: Driver>(
+    context: &Context<D>,
+    codes: &Codes<Cuda<D>>,
+    fired: &mut super::Buffer<u32, D>,
+) -> Result<(), KernelError> {
+    let len = codes.n * codes.k;
+    if len == 0 {
+        return Ok(());
+    }
+    let (indices, _) = slots(codes);
+    let fired = fired.write_at(codes.shape.latents());
+    launch!(context, "count_fired", [blocks(len, 256 * 8), 1, 1], 256, 0; indices, len as u64, fired)
+}

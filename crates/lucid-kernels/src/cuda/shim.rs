@@ -1,0 +1,162 @@
+//! The kernels as C++ on the CPU: for tests, of logic, indices and barriers, not of speed.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::driver::{Argument, Driver, Limits, Shape};
+use crate::error::KernelError;
+
+unsafe extern "C" {
+    fn lucid_shim_launch(
+        kernel: *const c_char,
+        grid: *const c_uint,
+        block: *const c_uint,
+        shared_bytes: c_ulonglong,
+        arguments: *mut *mut c_void,
+        order: c_int,
+        seed: c_ulonglong,
+        message: *mut c_char,
+        message_capacity: c_ulonglong,
+    ) -> c_int;
+}
+
+/// The order in which a block's threads run between barriers. Results must not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By rising index.
+    Forward,
+    /// By falling index.
+    Reverse,
+    /// Drawn anew for each turn, from this seed.
+    Random(u64),
+}
+
+/// A device made of host memory. Allocations have their exact size, so that a sanitizer sees what passes their end.
+pub struct Shim {
+    order: Order,
+    allocations: Mutex<HashMap<u64, Layout>>,
+    allocations_left: AtomicI64,
+    launches_left: AtomicI64,
+}
+
+impl Shim {
+    /// A device that runs threads in `order`.
+    #[must_use]
+    pub fn new(order: Order) -> Self {
+        let (allocations_left, launches_left) = (AtomicI64::new(i64::MAX), AtomicI64::new(i64::MAX));
+        Self { order, allocations: Mutex::default(), allocations_left, launches_left }
+    }
+
+    /// Lets `count` more allocations succeed; the one behind them fails.
+    pub fn fail_allocation_after(&self, count: i64) {
+        self.allocations_left.store(count, Ordering::Relaxed);
+    }
+
+    /// Lets `count` more launches succeed; those behind them fail, as on a device that is lost.
+    pub fn fail_launches_after(&self, count: i64) {
+        self.launches_left.store(count, Ordering::Relaxed);
+    }
+
+    /// Allocations that live.
+    pub fn live_allocations(&self) -> usize {
+        self.allocations.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Driver for Shim {
+    fn name(&self) -> &'static str {
+        "cuda-shim"
+    }
+
+    fn limits(&self) -> Limits {
+        // The shared memory of sm_86; a cache so small that tests pass through several chunks.
+        Limits { shared_bytes: 99 << 10, l2_bytes: 128 << 10, multiprocessors: 4 }
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64, KernelError> {
+        let refused = KernelError::Memory { bytes };
+        if self.allocations_left.fetch_sub(1, Ordering::Relaxed) == 0 {
+            return Err(refused);
+        }
+        let Ok(layout) = Layout::from_size_align(bytes, 256) else { return Err(refused) };
+        // SAFETY: callers ask for at least one byte.
+        let start = unsafe { alloc(layout) };
+        if start.is_null() {
+            return Err(refused);
+        }
+        // Contents are unspecified; NaN shows who reads them.
+        // SAFETY: the allocation has `bytes` bytes.
+        unsafe { start.write_bytes(0xFF, bytes) };
+        let address = start as u64;
+        self.allocations.lock().unwrap_or_else(PoisonError::into_inner).insert(address, layout);
+        Ok(address)
+    }
+
+    unsafe fn release(&self, address: u64) {
+        let layout = self.allocations.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
+        if let Some(layout) = layout {
+            // SAFETY: `allocate` made it with this layout, and it is off the list now.
+            unsafe { dealloc(address as *mut u8, layout) };
+        }
+    }
+
+    unsafe fn clear(&self, address: u64, bytes: usize) -> Result<(), KernelError> {
+        // SAFETY: the caller's promise.
+        unsafe { (address as *mut u8).write_bytes(0, bytes) };
+        Ok(())
+    }
+
+    unsafe fn upload(&self, address: u64, data: &[u8]) -> Result<(), KernelError> {
+        // SAFETY: the caller's promise; device and host memory do not overlap.
+        unsafe { (address as *mut u8).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+        Ok(())
+    }
+
+    unsafe fn download(&self, address: u64, out: &mut [u8]) -> Result<(), KernelError> {
+        // SAFETY: the caller's promise.
+        unsafe { out.as_mut_ptr().copy_from_nonoverlapping(address as *const u8, out.len()) };
+        Ok(())
+    }
+
+    unsafe fn launch(&self, kernel: &'static str, shape: Shape, arguments: &mut [Argument]) -> Result<(), KernelError> {
+        let failed = |reason: String| KernelError::Device { operation: kernel.into(), reason };
+        if self.launches_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
+            return Err(failed("the device is lost (injected)".into()));
+        }
+        let name = CString::new(kernel).map_err(|error| failed(error.to_string()))?;
+        let mut pointers: Vec<*mut c_void> = arguments.iter_mut().map(Argument::pointer).collect();
+        let (order, seed) = match self.order {
+            Order::Forward => (0, 0),
+            Order::Reverse => (1, 0),
+            Order::Random(seed) => (2, seed),
+        };
+        let mut message: [c_char; 1024] = [0; 1024];
+        // SAFETY: grid and block are three numbers each, the message has the capacity named, and the arguments are the
+        // kernel's by the caller's promise.
+        let status = unsafe {
+            lucid_shim_launch(
+                name.as_ptr(),
+                shape.grid.as_ptr(),
+                [shape.block, 1, 1].as_ptr(),
+                shape.shared as c_ulonglong,
+                pointers.as_mut_ptr(),
+                order,
+                seed,
+                message.as_mut_ptr(),
+                message.len() as c_ulonglong,
+            )
+        };
+        match status {
+            0 => Ok(()),
+            1 => Err(failed("no such kernel".into())),
+            _ => {
+                // SAFETY: the shim ends its message with a NUL within the capacity.
+                let text = unsafe { CStr::from_ptr(message.as_ptr()) };
+                Err(failed(text.to_string_lossy().into_owned()))
+            }
+        }
+    }
+}

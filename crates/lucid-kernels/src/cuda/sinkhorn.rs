@@ -1,0 +1,114 @@
+//! Sinkhorn's iteration and its derivative: launches of sinkhorn.cu.
+
+use super::driver::Driver;
+use super::launcher::{Context, launch, narrow};
+use super::{Buffer, Cuda};
+use crate::error::KernelError;
+use crate::ragged::Pairs;
+use crate::transport::{Plan, SinkhornOptions};
+
+const THREADS: u32 = 512;
+/// Static shared memory of the kernels and what the device keeps for itself, with room to spare.
+const RESERVED: usize = 2048;
+/// What `status` holds while no pair is empty.
+const FINE: u64 = u64::MAX;
+
+/// Dynamic shared memory of a block, and whether K lies in it.
+fn shared<D: Driver>(context: &Context<D>, pairs: &Pairs) -> Result<(usize, bool), KernelError> {
+    let (rows, columns) = (pairs.vision.longest(), pairs.text.longest());
+    let vectors = 4 * (2 * rows + (2 + THREADS as usize / 32) * columns);
+    let room = context.limits().shared_bytes.saturating_sub(RESERVED);
+    if vectors > room {
+        let found = format!("{rows} patches and {columns} tokens");
+        return Err(KernelError::shape("a pair", found, format!("8 rows + 72 columns within {room} bytes")));
+    }
+    let matrix = 4 * rows * columns;
+    Ok(if vectors + matrix <= room { (vectors + matrix, true) } else { (vectors, false) })
+}
+
+/// The sink's mass and its start, which is 0 without one (see the scalar twin).
+#[allow(clippy::cast_possible_truncation)]
+fn sink(options: SinkhornOptions) -> (f32, f32) {
+    let start = if options.sink_mass > 0.0 { (-1.0 / options.epsilon).exp() } else { 0.0 };
+    (options.sink_mass as f32, start as f32)
+}
+
+/// Waits for the launch: an empty row or column is this operation's error.
+#[allow(clippy::cast_possible_truncation)]
+pub(super) fn forward<D: Driver>(
+    context: &Context<D>,
+    cost: &Buffer<f32, D>,
+    pairs: &Pairs,
+    row: &Buffer<f32, D>,
+    column: &Buffer<f32, D>,
+    options: SinkhornOptions,
+    plan: &mut Plan<Cuda<D>>,
+) -> Result<(), KernelError> {
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let (rows, columns, cells, count) = (pairs.vision.total(), pairs.text.total(), pairs.cells.total(), pairs.len());
+    let (bytes, inside) = shared(context, pairs)?;
+    let (mass, start) = sink(options);
+    let state = &mut *context.state();
+    let at = state.pairs(&context.driver, pairs)?;
+    let room = if inside {
+        0
+    } else {
+        state.matrix.reserve(cells)?;
+        state.matrix.write_at(cells)
+    };
+    state.status.write(0, &[FINE])?;
+    launch!(context, "sinkhorn_forward", [narrow("pairs", count)?, 1, 1], THREADS, bytes;
+        cost.read_at(cells), row.read_at(rows), column.read_at(columns), at.vision, at.text, at.cells,
+        narrow("patches", pairs.vision.longest())?, narrow("tokens", pairs.text.longest())?, options.epsilon as f32,
+        narrow("iterations", options.iterations)?, options.tolerance, mass, start, room, plan.plan.write_at(cells),
+        plan.u.write_at(rows), plan.v.write_at(columns), plan.row_sums.write_at(rows), plan.column_sums.write_at(columns),
+        plan.marginal_error.write_at(count), plan.entropy.write_at(count), plan.transport_cost.write_at(count),
+        plan.iterations.write_at(count), state.status.write_at(1))?;
+    let mut status = [0];
+    state.status.read(0, &mut status)?;
+    match status[0] {
+        FINE => Ok(()),
+        empty => Err(KernelError::EmptyMask {
+            pair: (empty >> 33) as usize,
+            axis: if empty >> 32 & 1 == 0 { "row" } else { "column" },
+            index: (empty & u64::from(u32::MAX)) as usize,
+        }),
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)]
+pub(super) fn backward<D: Driver>(
+    context: &Context<D>,
+    cost: &Buffer<f32, D>,
+    pairs: &Pairs,
+    (row, column): (&Buffer<f32, D>, &Buffer<f32, D>),
+    options: SinkhornOptions,
+    plan: &Plan<Cuda<D>>,
+    d_plan: &Buffer<f32, D>,
+    (d_cost, d_column): (&mut Buffer<f32, D>, &mut Buffer<f32, D>),
+) -> Result<(), KernelError> {
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let (rows, columns, cells, count) = (pairs.vision.total(), pairs.text.total(), pairs.cells.total(), pairs.len());
+    let (bytes, inside) = shared(context, pairs)?;
+    let (mass, start) = sink(options);
+    let state = &mut *context.state();
+    let at = state.pairs(&context.driver, pairs)?;
+    let room = if inside {
+        0
+    } else {
+        state.matrix.reserve(cells)?;
+        state.matrix.write_at(cells)
+    };
+    let round = 3 * rows + 2 * columns + count;
+    let kept = round.checked_mul(options.iterations + 1).ok_or(KernelError::Memory { bytes: usize::MAX })?;
+    state.history.reserve(kept)?;
+    launch!(context, "sinkhorn_backward", [narrow("pairs", count)?, 1, 1], THREADS, bytes;
+        cost.read_at(cells), row.read_at(rows), column.read_at(columns), at.vision, at.text, at.cells,
+        narrow("pairs", count)?, narrow("patches", pairs.vision.longest())?, narrow("tokens", pairs.text.longest())?,
+        options.epsilon as f32, mass, start, plan.iterations.read_at(count), d_plan.read_at(cells), room,
+        state.history.write_at(kept), d_cost.write_at(cells), d_column.write_at(columns))
+}

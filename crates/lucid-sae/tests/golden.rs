@@ -74,6 +74,12 @@ fn step_f32_cpu() {
     check_cases(&Cpu::new(Some(2)).unwrap(), 2e-4, 2e-4);
 }
 
+#[cfg(feature = "cuda-shim")]
+#[test]
+fn step_cuda_shim() {
+    common::on_shim(|backend| check_cases(backend, 2e-4, 2e-4));
+}
+
 /// Twelve AdamW steps on one batch.
 fn check_training<B: Backend>(backend: &B, name: &str, tolerance: f64) {
     let fixture = Fixture::load(&format!("train-{name}.safetensors"));
@@ -117,4 +123,13 @@ fn training_f32_scalar() {
 fn training_f32_cpu() {
     check_training(&Cpu::new(Some(2)).unwrap(), "paper", 2e-4);
     check_training(&Cpu::new(Some(2)).unwrap(), "unit-norm", 2e-4);
+}
+
+#[cfg(feature = "cuda-shim")]
+#[test]
+fn training_cuda_shim() {
+    common::on_shim(|backend| {
+        check_training(backend, "paper", 2e-4);
+        check_training(backend, "unit-norm", 2e-4);
+    });
 }

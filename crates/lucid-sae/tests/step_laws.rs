@@ -88,6 +88,8 @@ fn all_zero_codes() {
     }
     check(&F64);
     check(&Cpu::new(Some(2)).unwrap());
+    #[cfg(feature = "cuda-shim")]
+    common::on_shim(|backend| check(backend));
 }
 
 #[test]
@@ -102,6 +104,11 @@ fn a_mask_that_empties_a_row_names_the_pair_of_the_batch() {
         assert_eq!(error, KernelError::EmptyMask { pair: 2, axis: "row", index: 1 });
         let error = case.try_run(&Cpu::new(Some(2)).unwrap(), micro_pairs).unwrap_err();
         assert_eq!(error, KernelError::EmptyMask { pair: 2, axis: "row", index: 1 });
+        #[cfg(feature = "cuda-shim")]
+        common::on_shim(|backend| {
+            let error = case.try_run(backend, micro_pairs).unwrap_err();
+            assert_eq!(error, KernelError::EmptyMask { pair: 2, axis: "row", index: 1 });
+        });
     }
     assert_eq!(KernelError::EmptyMask { pair: 2, axis: "row", index: 1 }.code(), "E_EMPTY_MASK");
     case.config.mask_penalty = 2.0;
@@ -190,6 +197,8 @@ fn a_step_does_not_depend_on_the_step_before() {
     }
     check(&F64);
     check(&Cpu::new(Some(2)).unwrap());
+    #[cfg(feature = "cuda-shim")]
+    common::on_shim(|backend| check(backend));
 }
 
 #[test]

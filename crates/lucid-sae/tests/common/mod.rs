@@ -15,6 +15,15 @@ use lucid_sae::step::{Step, StepInputs};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+/// Calls `check` with the CUDA kernels on the CPU, the threads of a block in three orders.
+#[cfg(feature = "cuda-shim")]
+pub fn on_shim(check: impl Fn(&lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Shim>)) {
+    use lucid_kernels::cuda::{Cuda, Order, Shim};
+    for order in [Order::Forward, Order::Reverse, Order::Random(3)] {
+        check(&Cuda::new(std::sync::Arc::new(Shim::new(order))).unwrap());
+    }
+}
+
 /// A fixture file: tensors as f64, and its metadata.
 pub struct Fixture {
     pub tensors: BTreeMap<String, (Vec<usize>, Vec<f64>)>,

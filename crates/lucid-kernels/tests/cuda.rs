@@ -1,0 +1,128 @@
+//! What only the CUDA backend can get wrong: grids, chunks, segments, shared memory, names. Run on the CPU shim.
+#![cfg(feature = "cuda-shim")]
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use lucid_kernels::cuda::{Cuda, Order, Shim};
+use lucid_kernels::{
+    Backend, Block, CodeShape, Codes, Dictionary, KernelError, Pairs, Plan, Scalar, Selection, SinkhornOptions, UNUSED,
+};
+
+fn shim() -> Cuda<Shim> {
+    Cuda::new(Arc::new(Shim::new(Order::Forward))).unwrap()
+}
+
+const SHAPE: CodeShape =
+    CodeShape { d_shared: 2, d_private: 3, k_shared: 1, k_private: 1, selection: Selection::Split };
+
+/// Gradients of W_dec and b_dec of codes in which latent 0 fires for every token and latent 2 for most.
+fn decode_gradients<B: Backend<Real = f32>>(backend: &B, n: usize, d: usize) -> (Vec<f32>, Vec<f32>) {
+    let indices: Vec<u32> =
+        (0..n).flat_map(|token| [0, if token % 3 == 0 { UNUSED } else { 2 + u32::from(token % 50 == 1) }]).collect();
+    let values: Vec<f32> =
+        indices.iter().enumerate().map(|(at, &i)| if i == UNUSED { 0.0 } else { (at % 7) as f32 * 0.25 }).collect();
+    let codes = Codes::upload(backend, SHAPE, &indices, &values).unwrap();
+    let grad: Vec<f32> = (0..n * d).map(|at| (at % 11) as f32 - 5.0).collect();
+    let dictionary = Dictionary::zeros(backend, d, 5).unwrap();
+    let mut gradients = Dictionary::zeros(backend, d, 5).unwrap();
+    let mut d_values = backend.zeros(n * 2).unwrap();
+    let grad = backend.upload(&grad).unwrap();
+    backend.decode_backward(&codes, Block::Joint, &dictionary, true, &grad, &mut d_values, &mut gradients).unwrap();
+    (backend.read_vec(&gradients.w_dec, 5 * d).unwrap(), backend.read_vec(&gradients.b_dec, d).unwrap())
+}
+
+/// More entries than one block adds: quarters times integers are exact in f32, so the segments must give equal sums.
+#[test]
+fn a_latent_that_always_fires_is_summed_in_segments() {
+    for n in [1023, 1024, 1025, 5000] {
+        assert_eq!(decode_gradients(&shim(), n, 3), decode_gradients(&Scalar::<f32>::new(), n, 3), "{n} tokens");
+    }
+}
+
+/// More tokens than blocks of a grid: blocks take several.
+#[test]
+fn more_tokens_than_blocks() {
+    let (backend, n) = (shim(), (1 << 20) + 3);
+    let indices = vec![0u32, UNUSED].repeat(n);
+    let values: Vec<f32> = (0..n).flat_map(|token| [(token % 4) as f32, 0.0]).collect();
+    let codes = Codes::upload(&backend, SHAPE, &indices, &values).unwrap();
+    let mut dictionary = Dictionary::zeros(&backend, 1, 5).unwrap();
+    dictionary.w_dec = backend.upload(&[2.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
+    let mut out = backend.zeros(n).unwrap();
+    backend.decode(&codes, Block::Joint, &dictionary, false, &mut out).unwrap();
+    let out = backend.read_vec(&out, n).unwrap();
+    assert!(out.iter().enumerate().all(|(token, &value)| value == (token % 4) as f32 * 2.0));
+}
+
+/// The cost matrix of a pair that does not fit into shared memory lies in global memory, with the same plan.
+#[test]
+fn a_pair_larger_than_shared_memory() {
+    fn plan<B: Backend<Real = f32>>(backend: &B, rows: usize, columns: usize) -> Result<Vec<f32>, KernelError> {
+        let pairs = Pairs::new(&[rows], &[columns])?;
+        let cost: Vec<f32> = (0..rows * columns).map(|at| (at * 37 % 101) as f32 / 101.0).collect();
+        let mut plan = Plan::new(backend, &pairs)?;
+        let (row, column) = (vec![1.0 / rows as f32; rows], vec![1.0 / columns as f32; columns]);
+        let options = SinkhornOptions { epsilon: 0.1, iterations: 3, tolerance: 0.0, sink_mass: 0.0 };
+        let (cost, row) = (backend.upload(&cost)?, backend.upload(&row)?);
+        backend.sinkhorn(&cost, &pairs, &row, &backend.upload(&column)?, options, &mut plan)?;
+        backend.read_vec(&plan.plan, rows * columns)
+    }
+    let (rows, columns) = (400, 70);
+    let found = plan(&shim(), rows, columns).unwrap();
+    let expected = plan(&Scalar::<f32>::new(), rows, columns).unwrap();
+    let largest = expected.iter().fold(0.0f32, |a, &b| a.max(b));
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() < 2e-5 * largest, "{found} {expected}");
+    }
+    let error = plan(&shim(), 10, 4000).unwrap_err();
+    assert!(matches!(&error, KernelError::Shape { what, .. } if what == "a pair"), "{error}");
+}
+
+/// A selection that no block's shared memory can sort is refused by name.
+#[test]
+fn a_k_beyond_shared_memory_is_refused() {
+    let backend = shim();
+    let shape =
+        CodeShape { d_shared: 20_000, d_private: 0, k_shared: 20_000, k_private: 0, selection: Selection::Split };
+    let dictionary = Dictionary::zeros(&backend, 1, 20_000).unwrap();
+    let mut codes = Codes::new(&backend, 1, shape).unwrap();
+    let error = backend.encode_topk(&backend.upload(&[1.0]).unwrap(), &dictionary, &mut codes).unwrap_err();
+    assert!(matches!(&error, KernelError::Shape { what, .. } if what == "k of a block"), "{error}");
+}
+
+/// The same bits on every order of threads, and again.
+#[test]
+fn bits_do_not_depend_on_the_order_of_threads() {
+    let run = |order| {
+        let backend = Cuda::new(Arc::new(Shim::new(order))).unwrap();
+        let (n, d) = (70, 33);
+        let shape = CodeShape { d_shared: 50, d_private: 90, k_shared: 4, k_private: 6, selection: Selection::Global };
+        let value = |at: usize| ((at * 7919 % 1013) as f32 - 506.0) / 311.0;
+        let mut dictionary = Dictionary::zeros(&backend, d, 140).unwrap();
+        dictionary.w_enc_t = backend.upload(&(0..140 * d).map(value).collect::<Vec<_>>()).unwrap();
+        dictionary.w_dec = backend.upload(&(0..140 * d).map(|at| value(at + 5)).collect::<Vec<_>>()).unwrap();
+        let acts = backend.upload(&(0..n * d).map(|at| value(at + 11)).collect::<Vec<_>>()).unwrap();
+        let mut codes = Codes::new(&backend, n, shape).unwrap();
+        backend.encode_topk(&acts, &dictionary, &mut codes).unwrap();
+        let mut out = backend.zeros(n * d).unwrap();
+        backend.decode(&codes, Block::Joint, &dictionary, true, &mut out).unwrap();
+        let mut gradients = Dictionary::zeros(&backend, d, 140).unwrap();
+        let mut d_values = backend.zeros(n * shape.k()).unwrap();
+        backend.decode_backward(&codes, Block::Joint, &dictionary, true, &out, &mut d_values, &mut gradients).unwrap();
+        backend.encode_backward(&codes, &d_values, &acts, &dictionary, &mut gradients).unwrap();
+        let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        [
+            bits(codes.read(&backend).unwrap().1),
+            bits(backend.read_vec(&d_values, n * shape.k()).unwrap()),
+            bits(backend.read_vec(&gradients.w_dec, 140 * d).unwrap()),
+            bits(backend.read_vec(&gradients.w_enc_t, 140 * d).unwrap()),
+            bits(backend.read_vec(&gradients.b_enc, 140).unwrap()),
+            bits(backend.read_vec(&gradients.b_dec, d).unwrap()),
+        ]
+    };
+    let expected = run(Order::Forward);
+    for order in [Order::Forward, Order::Reverse, Order::Random(1), Order::Random(2)] {
+        assert!(run(order) == expected, "{order:?}");
+    }
+}

@@ -18,7 +18,7 @@ use crate::normalisation::{Normalisation, Variances};
 use crate::optimiser::Optimiser;
 use crate::order::{DataOrder, Visit};
 use crate::params::Params;
-use crate::prefetch::Prefetch;
+use crate::prefetch::{HostBatch, Prefetch};
 use crate::run_folder::RunFolder;
 use crate::start::Start;
 use crate::step::{Step, StepInputs};
@@ -43,6 +43,8 @@ pub(crate) struct Run<'a, B: Backend> {
     optimiser: Optimiser<B>,
     step: Step<B>,
     micros: Vec<MicroBatch<B>>,
+    /// Pairs of a micro-batch: the configured number, halved whenever the device had no room.
+    micro_pairs: usize,
     dead: Sides<DeadCounters>,
     /// Steps finished.
     pub done: usize,
@@ -90,13 +92,14 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             folder,
             preset: options.preset.map(|preset| preset.name().to_owned()),
             fingerprint: source.fingerprint(),
-            order,
             normalisation: Arc::new(start.normalisation),
             variances: start.variances,
             step: Step::new(backend, &params, config)?,
             params,
             optimiser,
             micros: Vec::new(),
+            micro_pairs: config.micro_pairs.min(order.batch_pairs()),
+            order,
             dead,
             done,
         })
@@ -111,23 +114,24 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
     pub fn step(&mut self, prefetch: &Prefetch) -> Result<(), SaeError> {
         let started = Instant::now();
         let visits = self.order.batch(self.done);
-        if !self.load(prefetch, visits.len())? {
+        let loaded = match self.load(prefetch, visits.len()) {
+            Err(SaeError::Kernel(KernelError::Memory { .. })) => self.load_less(&visits)?,
+            loaded => loaded?,
+        };
+        let Some(mut count) = loaded else {
             self.checkpoint()?;
             return Err(SaeError::Cancelled { step: self.done });
-        }
-        let seconds_data = started.elapsed().as_secs_f64();
-        let (variance, pooled_variance) = self.variances.sides();
-        let lists = |counters: &DeadCounters| counters.lists(self.config.d_shared, self.config.dead_after_tokens);
-        let dead = Sides { vision: lists(&self.dead.vision), text: lists(&self.dead.text) };
-        let inputs = StepInputs {
-            config: self.config,
-            variance,
-            pooled_variance: Some(pooled_variance),
-            dead: &dead,
-            keep_plan: false,
         };
-        let count = visits.len().div_ceil(self.micro_pairs());
-        let report = self.step.run(self.backend, &self.params, &self.micros[..count], &inputs)?;
+        let seconds_data = started.elapsed().as_secs_f64();
+        let report = loop {
+            match self.losses(count) {
+                Err(KernelError::Memory { .. }) if self.micro_pairs > 1 => match self.load_less(&visits)? {
+                    Some(less) => count = less,
+                    None => return Err(SaeError::internal("nothing was loaded")),
+                },
+                report => break report?,
+            }
+        };
         if !report.losses.total.is_finite() {
             return Err(self.blame("loss", &visits));
         }
@@ -148,36 +152,86 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
         self.emit(&event)
     }
 
-    const fn micro_pairs(&self) -> usize {
-        let (micro, batch) = (self.config.micro_pairs, self.order.batch_pairs());
-        if micro < batch { micro } else { batch }
+    /// Losses and gradients of the first `count` micro-batches.
+    fn losses(&mut self, count: usize) -> Result<StepReport<f32>, KernelError> {
+        let (variance, pooled_variance) = self.variances.sides();
+        let lists = |counters: &DeadCounters| counters.lists(self.config.d_shared, self.config.dead_after_tokens);
+        let dead = Sides { vision: lists(&self.dead.vision), text: lists(&self.dead.text) };
+        let inputs = StepInputs {
+            config: self.config,
+            variance,
+            pooled_variance: Some(pooled_variance),
+            dead: &dead,
+            keep_plan: false,
+        };
+        self.step.run(self.backend, &self.params, &self.micros[..count], &inputs)
     }
 
-    /// Fills the micro-batches of a step of `pairs` pairs. False if the run is to stop.
-    fn load(&mut self, prefetch: &Prefetch, pairs: usize) -> Result<bool, SaeError> {
-        let (d_vision, d_text) = (self.source.d_vision(), self.source.d_text());
-        for index in 0..pairs.div_ceil(self.micro_pairs()) {
+    /// Fills the micro-batches of a step of `pairs` pairs and tells their number; nothing if the run is to stop. Where
+    /// memory does not suffice, what was read ahead for this step is used up all the same.
+    fn load(&mut self, prefetch: &Prefetch, pairs: usize) -> Result<Option<usize>, SaeError> {
+        let read_ahead = self.config.micro_pairs.min(self.order.batch_pairs());
+        let (mut count, mut full) = (0, None);
+        for _ in 0..pairs.div_ceil(read_ahead) {
             if self.observer.cancelled() {
-                return Ok(false);
+                return Ok(None);
             }
-            let Some(host) = prefetch.next(|| self.observer.cancelled())? else { return Ok(false) };
-            let filled = match self.micros.get_mut(index) {
-                Some(micro) => micro.fill(self.backend, d_vision, d_text, &host.pairs()),
-                None => MicroBatch::upload(self.backend, d_vision, d_text, &host.pairs())
-                    .map(|micro| self.micros.push(micro)),
+            let Some(host) = prefetch.next(|| self.observer.cancelled())? else { return Ok(None) };
+            if full.is_none() {
+                match self.fill(&host, count) {
+                    Ok(filled) => count = filled,
+                    Err(error @ SaeError::Kernel(KernelError::Memory { .. })) => full = Some(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            prefetch.recycle(host);
+        }
+        full.map_or(Ok(Some(count)), Err)
+    }
+
+    /// Copies `host` into the micro-batches from `count` on; the number of micro-batches filled then.
+    fn fill(&mut self, host: &HostBatch, mut count: usize) -> Result<usize, SaeError> {
+        let (d_vision, d_text) = (self.source.d_vision(), self.source.d_text());
+        let mut first = 0;
+        for part in host.pairs().split(d_vision, d_text, self.micro_pairs) {
+            let filled = match self.micros.get_mut(count) {
+                Some(micro) => micro.fill(self.backend, d_vision, d_text, &part),
+                None => MicroBatch::upload(self.backend, d_vision, d_text, &part).map(|micro| self.micros.push(micro)),
             };
             match filled {
-                Ok(()) => prefetch.recycle(host),
+                Ok(()) => count += 1,
                 Err(KernelError::NonFinite { pair, .. }) => {
-                    let pair = self.source.key(host.visits[pair].pair).to_owned();
+                    let pair = self.source.key(host.visits[first + pair].pair).to_owned();
                     // The weights are good: what was learnt so far is kept before the run ends.
                     self.checkpoint()?;
                     return Err(self.non_finite("activations", pair));
                 }
                 Err(error) => return Err(error.into()),
             }
+            first += part.vision_lengths.len();
         }
-        Ok(true)
+        Ok(count)
+    }
+
+    /// After the device had no room: gives the step's memory back, halves the micro-batches and reads the step's pairs again.
+    /// That changes the order of summation and nothing else (spec 5.1). With single pairs the error stands.
+    fn load_less(&mut self, visits: &[Visit]) -> Result<Option<usize>, SaeError> {
+        loop {
+            let before = self.micro_pairs;
+            self.micro_pairs = before.div_ceil(2);
+            let after = self.micro_pairs;
+            let note = format!("no room for micro-batches of {before} pairs: going on with {after}");
+            warn(self.observer, "W_MEMORY", note);
+            self.micros.clear();
+            self.step.release(self.backend)?;
+            let mut host = HostBatch::default();
+            let caption = |visit: Visit| self.order.caption(visit, self.source.captions(visit.pair));
+            host.read(self.source, &self.normalisation, visits, caption)?;
+            match self.fill(&host, 0) {
+                Err(SaeError::Kernel(KernelError::Memory { .. })) if after > 1 => {}
+                filled => return filled.map(Some),
+            }
+        }
     }
 
     fn non_finite(&self, what: &str, pair: String) -> SaeError {

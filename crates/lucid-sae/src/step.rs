@@ -117,6 +117,19 @@ impl<B: Backend> Step<B> {
         })
     }
 
+    /// Gives back what grew with the micro-batches; the gradients stay.
+    pub fn release(&mut self, backend: &B) -> Result<(), KernelError> {
+        let empty = || backend.zeros(0);
+        self.codes.clear();
+        self.transport = None;
+        (self.d_values.vision, self.d_values.text) = (empty()?, empty()?);
+        (self.prediction, self.decoded, self.d_decoded) = (empty()?, empty()?, empty()?);
+        (self.pooled, self.pooled_target, self.error) = (empty()?, empty()?, empty()?);
+        (self.d_plan, self.d_guided, self.d_aux) = (empty()?, empty()?, empty()?);
+        self.aux_codes = Codes::with_slots(backend, 0, 0, self.shape)?;
+        Ok(())
+    }
+
     /// Losses of a batch, and their gradients in [`Step::gradients`].
     ///
     /// The split into micro-batches changes the order of summation only. Errors name pairs by their index in the batch.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod support;
 
 use std::sync::Arc;
 
@@ -13,6 +14,9 @@ use lucid_sae::batch::{HostPairs, MicroBatch};
 use lucid_sae::config::PlanGradient;
 use lucid_sae::params::{HostDictionary, HostParams, Params};
 use lucid_sae::step::Step;
+use lucid_sae::trainer::train_on;
+use lucid_sae::{Config, Model, SaeError, TrainEvent, TrainOptions};
+use support::{Recorder, tiny, tiny_store};
 
 /// A case that passes through every kernel of a step.
 fn case() -> Case {
@@ -105,4 +109,49 @@ fn every_launch_can_fail() {
         failures += 1;
     }
     assert!(failures > 100, "only {failures} launches");
+}
+
+/// Trains for two steps on a device whose allocation `fails` is refused.
+fn training(micro_pairs: usize, fails: Option<i64>) -> (Result<Model, SaeError>, usize) {
+    let shim = Arc::new(Shim::new(Order::Forward));
+    let backend = Cuda::new(Arc::clone(&shim)).unwrap();
+    let options = TrainOptions::new(Config { micro_pairs, steps: 2, ..tiny() });
+    if let Some(count) = fails {
+        shim.fail_allocation_after(count);
+    }
+    let observer = Recorder::default();
+    let model = train_on(&backend, &tiny_store(), None, &options, &observer);
+    let events = observer.events.into_inner().unwrap();
+    let halved = |event: &&TrainEvent| matches!(event, TrainEvent::Warning { code, .. } if code == "W_MEMORY");
+    (model, events.iter().filter(halved).count())
+}
+
+/// A step that finds no room goes on with half the micro-batch: in the first step, with the bits of a run that had it from the
+/// start.
+#[test]
+fn without_room_the_micro_batch_is_halved() {
+    let weights = |model: Model| model.params.vision.w_dec.clone();
+    let (full, half) = (weights(training(4, None).0.unwrap()), weights(training(2, None).0.unwrap()));
+    assert_ne!(full, half, "the order of summation does differ");
+    let (mut refused, mut as_half) = (0, 0);
+    for fails in (0..400).step_by(9) {
+        match training(4, Some(fails)) {
+            (Ok(model), 0) => {
+                assert_eq!(weights(model), full, "allocation {fails}");
+                break;
+            }
+            (Ok(model), times) => {
+                assert_eq!(times, 1, "allocation {fails}");
+                let found = weights(model);
+                let close = found.iter().zip(&full).all(|(a, b)| (a - b).abs() < 1e-4 * (1.0 + b.abs()));
+                assert!(close, "allocation {fails}: not only the order of summation has changed");
+                as_half += usize::from(found == half);
+            }
+            (Err(error), times) => {
+                assert_eq!((error.code(), times), ("E_MEMORY", 0), "allocation {fails}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 2 && as_half > 2, "{refused} before the first step, {as_half} in it");
 }

@@ -152,14 +152,20 @@ struct Fiber {
 #endif
     }
 
-    void destroy() {
+    // Called by `caller`, on its own stack.
+    void destroy(Fiber& caller) {
         if (!stack) return;
 #ifdef LUCID_SHIM_ADDRESS
         // The next owner of these addresses must not inherit the red zones of frames that never returned.
         __asan_unpoison_memory_region(bottom, size);
 #endif
 #ifdef LUCID_SHIM_THREAD
+        // There and back with the edges of an ordinary switch: what a thread did before it was given up is over.
+        __tsan_switch_to_fiber(tsan, 0);
+        __tsan_switch_to_fiber(caller.tsan, 0);
         __tsan_destroy_fiber(tsan);
+#else
+        (void)caller;
 #endif
         munmap(stack, STACK_BYTES + size_t(sysconf(_SC_PAGESIZE)));
         *this = Fiber();

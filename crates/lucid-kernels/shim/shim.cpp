@@ -63,7 +63,7 @@ struct Run {
     u64 dynamic_bytes;
     std::string fault;
 
-    u32 arrived, predicates, phase;
+    u32 arrived, first_arrived, predicates, phase;
     int barrier_result[2];
     char edge[2], block_begin, block_end;
     Meeting meetings[WARPS][32];
@@ -102,6 +102,8 @@ std::string place(ShimAt at) {
     const char* slash = strrchr(at.file, '/');
     return format("%s:%d", slash ? slash + 1 : at.file, at.line);
 }
+
+bool same_place(ShimAt a, ShimAt b) { return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0); }
 
 u64 next_random() {
     u64 z = run.random += 0x9e3779b97f4a7c15ull;
@@ -175,9 +177,8 @@ std::string deadlock() {
         u32 count = 0;
         for (u32 other = t; other < run.threads; other++) {
             const Thread& b = threads[other];
-            const bool same = a.state == b.state && (a.state == State::exited || (a.op == b.op && a.mask == b.mask &&
-                              a.at.line == b.at.line && strcmp(a.at.file, b.at.file) == 0));
-            if (same) told[other] = true, count++;
+            const bool same_wait = a.op == b.op && a.mask == b.mask && same_place(a.at, b.at);
+            if (a.state == b.state && (a.state == State::exited || same_wait)) told[other] = true, count++;
         }
         text += format(" %u thread%s, first %s, ", count, count == 1 ? "" : "s", name_of(t).c_str());
         if (a.state == State::exited) {
@@ -219,7 +220,7 @@ void fiber_main() {
 // ---- blocks and launches -------------------------------------------------------------------------------------------
 
 void drop_fibers() {
-    for (u32 t = 0; t < fibers_made; t++) threads[t].fiber.destroy();
+    for (u32 t = 0; t < fibers_made; t++) threads[t].fiber.destroy(caller);
     fibers_made = 0;
 }
 
@@ -246,8 +247,8 @@ void run_block() {
     happens_before(&run.block_begin);
     resume(caller, u32(pick()));
     happens_after(&run.block_end);
-    free(run.dynamic);
     if (!run.fault.empty()) drop_fibers();
+    free(run.dynamic);
 }
 
 std::string refusal(const ShimKernel& kernel, const dim3& grid, const dim3& block, u64 dynamic_bytes) {
@@ -349,13 +350,12 @@ int lucid_shim_barrier(ShimOp op, int predicate, ShimAt at) {
     Thread& thread = threads[own];
     if (run.arrived > 0) {
         // One call for all: the language forbids to meet at two, even where a device happens to count them together.
-        u32 other = 0;
-        while (threads[other].state != State::waiting || threads[other].op > SHIM_SYNCTHREADS_OR) other++;
-        const Thread& first = threads[other];
-        if (first.op != op || first.at.line != at.line || strcmp(first.at.file, at.file) != 0)
+        const Thread& first = threads[run.first_arrived];
+        if (first.op != op || !same_place(first.at, at))
             fault("divergent barrier: " + name_of(own) + " is at " + OP_NAMES[op] + " (" + place(at) + ") while " +
-                  name_of(other) + " waits at " + OP_NAMES[first.op] + " (" + place(first.at) + ")");
+                  name_of(run.first_arrived) + " waits at " + OP_NAMES[first.op] + " (" + place(first.at) + ")");
     }
+    if (run.arrived == 0) run.first_arrived = own;
     happens_before(&run.edge[phase]);
     thread.op = op;
     thread.at = at;

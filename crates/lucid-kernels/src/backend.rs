@@ -124,6 +124,22 @@ pub trait Backend: Send + Sync + Sized {
         Ok(out)
     }
 
+    /// Memory that is free for arrays, where the device has its own; nothing where it is the host's.
+    fn free_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Rows of chosen segments, one after the other: segment s of `out` \[total · d\] gets `segments.length(s)` rows of
+    /// `values` from row `starts[s]` on.
+    fn gather_rows(
+        &self,
+        values: &Self::Buffer<Self::Real>,
+        starts: &[usize],
+        segments: &Ragged,
+        d: usize,
+        out: &mut Self::Buffer<Self::Real>,
+    ) -> Result<(), KernelError>;
+
     // ---- encode (spec 2) --------------------------------------------------------------------------------------
 
     /// Codes of `codes.n` tokens: `a = W_encᵀ (h − b_dec) + b_enc`, Top-k of the positive entries as `codes.shape`

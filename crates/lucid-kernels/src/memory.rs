@@ -74,6 +74,21 @@ macro_rules! host_memory {
             $crate::memory::write(buffer, offset, data)
         }
 
+        fn gather_rows(
+            &self,
+            values: &Vec<Self::Real>,
+            starts: &[usize],
+            segments: &$crate::ragged::Ragged,
+            d: usize,
+            out: &mut Vec<Self::Real>,
+        ) -> Result<(), $crate::error::KernelError> {
+            for (segment, &start) in starts.iter().enumerate() {
+                let (to, len) = (segments.range(segment), segments.length(segment));
+                out[to.start * d..to.end * d].copy_from_slice(&values[start * d..(start + len) * d]);
+            }
+            Ok(())
+        }
+
         fn read<T: $crate::real::Element>(
             &self,
             buffer: &Vec<T>,

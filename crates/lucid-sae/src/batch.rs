@@ -95,6 +95,12 @@ pub struct MicroBatch<B: Backend> {
 }
 
 impl<B: Backend> MicroBatch<B> {
+    /// No pairs yet.
+    pub fn empty(backend: &B) -> Result<Self, KernelError> {
+        let acts = Sides { vision: backend.zeros(0)?, text: backend.zeros(0)? };
+        Ok(Self { pairs: Pairs::default(), acts, admissible: None })
+    }
+
     /// Copies pairs to the device after checking them; see [`MicroBatch::fill`].
     pub fn upload(
         backend: &B,
@@ -102,8 +108,7 @@ impl<B: Backend> MicroBatch<B> {
         d_text: usize,
         host: &HostPairs<'_, B::Real>,
     ) -> Result<Self, KernelError> {
-        let acts = Sides { vision: backend.zeros(0)?, text: backend.zeros(0)? };
-        let mut batch = Self { pairs: Pairs::default(), acts, admissible: None };
+        let mut batch = Self::empty(backend)?;
         batch.fill(backend, d_vision, d_text, host)?;
         Ok(batch)
     }

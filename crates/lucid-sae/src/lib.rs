@@ -30,6 +30,7 @@ mod paired;
 pub mod params;
 mod prefetch;
 pub mod preset;
+mod resident;
 pub mod rng;
 mod run;
 mod run_folder;

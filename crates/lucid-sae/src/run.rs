@@ -19,6 +19,7 @@ use crate::optimiser::Optimiser;
 use crate::order::{DataOrder, Visit};
 use crate::params::Params;
 use crate::prefetch::{HostBatch, Prefetch};
+use crate::resident::Resident;
 use crate::run_folder::RunFolder;
 use crate::start::Start;
 use crate::step::{Step, StepInputs};
@@ -43,6 +44,8 @@ pub(crate) struct Run<'a, B: Backend> {
     optimiser: Optimiser<B>,
     step: Step<B>,
     micros: Vec<MicroBatch<B>>,
+    /// The activations, where they fit on the device.
+    resident: Option<Resident<B>>,
     /// Pairs of a micro-batch: the configured number, halved whenever the device had no room.
     micro_pairs: usize,
     dead: Sides<DeadCounters>,
@@ -98,11 +101,18 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             params,
             optimiser,
             micros: Vec::new(),
+            resident: None,
             micro_pairs: config.micro_pairs.min(order.batch_pairs()),
             order,
             dead,
             done,
         })
+    }
+
+    /// Takes the activations to the device where they fit. True if steps then need no reading.
+    pub fn settle(&mut self) -> Result<bool, SaeError> {
+        self.resident = Resident::load(self.backend, self.source, &self.normalisation, self.observer)?;
+        Ok(self.resident.is_some())
     }
 
     fn emit(&mut self, event: &TrainEvent) -> Result<(), SaeError> {
@@ -111,10 +121,10 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
     }
 
     /// One step. Cancelling is seen before it and while its batch is read; a step that has begun is finished.
-    pub fn step(&mut self, prefetch: &Prefetch) -> Result<(), SaeError> {
+    pub fn step(&mut self, prefetch: Option<&Prefetch>) -> Result<(), SaeError> {
         let started = Instant::now();
         let visits = self.order.batch(self.done);
-        let loaded = match self.load(prefetch, visits.len()) {
+        let loaded = match self.load(prefetch, &visits) {
             Err(SaeError::Kernel(KernelError::Memory { .. })) => self.load_less(&visits)?,
             loaded => loaded?,
         };
@@ -167,12 +177,15 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
         self.step.run(self.backend, &self.params, &self.micros[..count], &inputs)
     }
 
-    /// Fills the micro-batches of a step of `pairs` pairs and tells their number; nothing if the run is to stop. Where
-    /// memory does not suffice, what was read ahead for this step is used up all the same.
-    fn load(&mut self, prefetch: &Prefetch, pairs: usize) -> Result<Option<usize>, SaeError> {
+    /// Fills the micro-batches of a step and tells their number; nothing if the run is to stop. Where memory does not suffice,
+    /// what was read ahead for this step is used up all the same.
+    fn load(&mut self, prefetch: Option<&Prefetch>, visits: &[Visit]) -> Result<Option<usize>, SaeError> {
+        let Some(prefetch) = prefetch else {
+            return if self.observer.cancelled() { Ok(None) } else { self.gather(visits).map(Some) };
+        };
         let read_ahead = self.config.micro_pairs.min(self.order.batch_pairs());
         let (mut count, mut full) = (0, None);
-        for _ in 0..pairs.div_ceil(read_ahead) {
+        for _ in 0..visits.len().div_ceil(read_ahead) {
             if self.observer.cancelled() {
                 return Ok(None);
             }
@@ -187,6 +200,20 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             prefetch.recycle(host);
         }
         full.map_or(Ok(Some(count)), Err)
+    }
+
+    /// Fills the micro-batches from the activations on the device.
+    fn gather(&mut self, visits: &[Visit]) -> Result<usize, SaeError> {
+        let Some(resident) = &self.resident else { return Err(SaeError::internal("no activations on the device")) };
+        let parts = visits.chunks(self.micro_pairs);
+        let count = parts.len();
+        for (index, part) in parts.enumerate() {
+            if index == self.micros.len() {
+                self.micros.push(MicroBatch::empty(self.backend)?);
+            }
+            resident.fill(self.backend, &self.order, part, &mut self.micros[index])?;
+        }
+        Ok(count)
     }
 
     /// Copies `host` into the micro-batches from `count` on; the number of micro-batches filled then.
@@ -224,10 +251,15 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             warn(self.observer, "W_MEMORY", note);
             self.micros.clear();
             self.step.release(self.backend)?;
-            let mut host = HostBatch::default();
-            let caption = |visit: Visit| self.order.caption(visit, self.source.captions(visit.pair));
-            host.read(self.source, &self.normalisation, visits, caption)?;
-            match self.fill(&host, 0) {
+            let filled = if self.resident.is_some() {
+                self.gather(visits)
+            } else {
+                let mut host = HostBatch::default();
+                let caption = |visit: Visit| self.order.caption(visit, self.source.captions(visit.pair));
+                host.read(self.source, &self.normalisation, visits, caption)?;
+                self.fill(&host, 0)
+            };
+            match filled {
                 Err(SaeError::Kernel(KernelError::Memory { .. })) if after > 1 => {}
                 filled => return filled.map(Some),
             }
@@ -333,9 +365,10 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
 
     /// The model, published in the run folder where there is one.
     pub fn finish(self, options: &TrainOptions, started: Instant) -> Result<Model, SaeError> {
-        let Self { backend, params, mut folder, normalisation, observer, done, optimiser, step, micros, .. } = self;
+        let Self { backend, params, mut folder, normalisation, observer, done, optimiser, step, micros, resident, .. } =
+            self;
         // Moments, gradients and activations are of no more use, and the model needs room.
-        drop((optimiser, step, micros));
+        drop((optimiser, step, micros, resident));
         let host = params.read(backend)?;
         drop(params);
         let provenance = Provenance {

@@ -11,9 +11,9 @@ use lucid_data::store::ActivationSource;
 use lucid_kernels::Backend;
 
 use crate::config::{Config, Preset};
-use crate::device::Cpu;
+use crate::device::{Cpu, Device};
 use crate::error::SaeError;
-use crate::events::TrainObserver;
+use crate::events::{TrainObserver, warn};
 use crate::files::{Disk, FileSystem};
 use crate::model::Model;
 use crate::prefetch::Prefetch;
@@ -38,6 +38,9 @@ pub struct TrainOptions {
     pub checkpoint_every: usize,
     /// Steps between evaluations; 0 = never.
     pub eval_every: usize,
+    /// Where the steps are computed. The result has the same bits on the same device, and differs in rounding between
+    /// devices; a run may be resumed on another one.
+    pub device: Device,
     /// Threads; 0 = all cores. The result does not depend on it.
     pub threads: usize,
     /// Where files are written; tests put one that fails here.
@@ -56,6 +59,7 @@ impl TrainOptions {
             resume: false,
             checkpoint_every: 500,
             eval_every: 0,
+            device: Device::Auto,
             threads: 0,
             files: Arc::new(Disk),
         }
@@ -66,13 +70,20 @@ impl TrainOptions {
 /// pairs, and say so.
 ///
 /// Errors leave the newest good checkpoint in `out`; cancelling (see [`TrainObserver::cancelled`]) writes one first.
+///
+/// On a CUDA device the same steps run on its kernels, **which have never run on a GPU**: a warning says so, and the
+/// [default device](Device::Auto) does not take one.
 pub fn train(
     source: &dyn ActivationSource,
     validation: Option<&dyn ActivationSource>,
     options: &TrainOptions,
     observer: &dyn TrainObserver,
 ) -> Result<Model, SaeError> {
-    let backend = Cpu::new((options.threads > 0).then_some(options.threads))?;
+    let choice = options.device.choose()?;
+    if let Some(caution) = choice.caution {
+        warn(observer, "W_DEVICE", caution);
+    }
+    // Reading, normalising and the start are the host's work on every device.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .thread_name(|i| format!("lucid-train-{i}"))
@@ -80,7 +91,17 @@ pub fn train(
         .map_err(|error| {
             SaeError::option("threads", options.threads, format!("a number of threads that can be started ({error})"))
         })?;
-    pool.install(|| train_on(&backend, source, validation, options, observer))
+    match choice.cuda {
+        #[cfg(feature = "cuda")]
+        Some(ordinal) => {
+            let backend = lucid_kernels::cuda::open(Some(ordinal))?;
+            pool.install(|| train_on(&backend, source, validation, options, observer))
+        }
+        _ => {
+            let backend = Cpu::new((options.threads > 0).then_some(options.threads))?;
+            pool.install(|| train_on(&backend, source, validation, options, observer))
+        }
+    }
 }
 
 /// [`train`] on a given backend, in the caller's thread pool.
@@ -109,12 +130,14 @@ pub fn train_on<B: Backend<Real = f32>>(
         None => Start::fresh(options, source, observer)?,
     };
     let mut run = Run::new(backend, source, options, observer, folder, start)?;
+    let resident = run.settle()?;
     std::thread::scope(|scope| {
         let order = run.order.clone();
-        let prefetch =
-            Prefetch::start(scope, source, Arc::clone(&run.normalisation), order, config.micro_pairs, run.done);
+        let prefetch = (!resident).then(|| {
+            Prefetch::start(scope, source, Arc::clone(&run.normalisation), order, config.micro_pairs, run.done)
+        });
         while run.done < run.order.steps() {
-            run.step(&prefetch)?;
+            run.step(prefetch.as_ref())?;
             let last = run.done == run.order.steps();
             if options.eval_every > 0 && (run.done.is_multiple_of(options.eval_every) || last) {
                 run.evaluate(validation)?;

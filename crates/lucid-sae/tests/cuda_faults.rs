@@ -155,3 +155,17 @@ fn without_room_the_micro_batch_is_halved() {
     }
     assert!(refused > 2 && as_half > 2, "{refused} before the first step, {as_half} in it");
 }
+
+/// Activations on the device give the bits of those that are read in every step, whole epochs and several captions long; and
+/// a store that does not fit is read.
+#[test]
+fn activations_on_the_device_change_nothing() {
+    let run = |free: usize| {
+        let shim = Shim::new(Order::Forward).with_free_bytes(free);
+        let options = TrainOptions::new(Config { steps: 8, ..tiny() });
+        let observer = Recorder::default();
+        train_on(&Cuda::new(Arc::new(shim)).unwrap(), &tiny_store(), None, &options, &observer).unwrap().params
+    };
+    let read = run(1000);
+    assert!(run(1 << 30) == read);
+}

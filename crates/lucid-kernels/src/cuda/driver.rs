@@ -74,6 +74,9 @@ pub trait Driver: Send + Sync + 'static {
     /// What launches may ask for.
     fn limits(&self) -> Limits;
 
+    /// Memory that is free on the device, where it has its own.
+    fn free_bytes(&self) -> Option<usize>;
+
     /// Memory of `bytes` > 0, contents unspecified.
     fn allocate(&self, bytes: usize) -> Result<u64, KernelError>;
 

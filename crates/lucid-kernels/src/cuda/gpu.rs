@@ -134,6 +134,11 @@ impl Driver for Gpu {
         self.limits
     }
 
+    fn free_bytes(&self) -> Option<usize> {
+        self.bind().ok()?;
+        result::mem_get_info().ok().map(|(free, _)| free)
+    }
+
     fn allocate(&self, bytes: usize) -> Result<u64, KernelError> {
         self.bind()?;
         // SAFETY: a plain allocation; the caller owns it.

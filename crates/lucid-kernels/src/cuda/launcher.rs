@@ -57,6 +57,7 @@ pub(super) struct State<D: Driver> {
     pub matrix: DeviceBuffer<f32, D>,
     pub history: DeviceBuffer<f32, D>,
     pub status: DeviceBuffer<u64, D>,
+    pub starts: DeviceBuffer<u64, D>,
 }
 
 /// Rows as bf16 halves, `width` columns each.
@@ -158,6 +159,7 @@ impl<D: Driver> Context<D> {
             matrix: DeviceBuffer::new(&driver, 0)?,
             history: DeviceBuffer::new(&driver, 0)?,
             status: DeviceBuffer::new(&driver, 1)?,
+            starts: DeviceBuffer::new(&driver, 0)?,
         };
         Ok(Self { driver, state: Mutex::new(state) })
     }

@@ -11,12 +11,17 @@ mod driver;
 mod encode;
 #[cfg(feature = "cuda")]
 mod fatbin;
+mod gather;
 #[cfg(feature = "cuda")]
 mod gpu;
 mod guide;
 mod launcher;
 mod loss;
+#[cfg(feature = "cuda")]
+mod open;
 mod optimise;
+#[cfg(feature = "cuda")]
+mod probe;
 #[cfg(feature = "cuda-shim")]
 mod shim;
 mod sinkhorn;
@@ -27,6 +32,10 @@ pub use buffer::DeviceBuffer;
 pub use driver::{Argument, Driver, Limits, Shape};
 #[cfg(feature = "cuda")]
 pub use gpu::Gpu;
+#[cfg(feature = "cuda")]
+pub use open::open;
+#[cfg(feature = "cuda")]
+pub use probe::{CudaState, DeviceInfo, probe, probe_again};
 #[cfg(feature = "cuda-shim")]
 pub use shim::{Order, Shim};
 
@@ -102,6 +111,21 @@ impl<D: Driver> Backend for Cuda<D> {
 
     fn read<T: Element>(&self, buffer: &Buffer<T, D>, offset: usize, out: &mut [T]) -> Result<(), KernelError> {
         buffer.read(offset, out)
+    }
+
+    fn free_bytes(&self) -> Option<usize> {
+        self.context.driver.free_bytes()
+    }
+
+    fn gather_rows(
+        &self,
+        values: &Buffer<f32, D>,
+        starts: &[usize],
+        segments: &Ragged,
+        d: usize,
+        out: &mut Buffer<f32, D>,
+    ) -> Result<(), KernelError> {
+        gather::rows(&self.context, values, starts, segments, d, out)
     }
 
     fn encode_topk(

@@ -40,6 +40,7 @@ pub struct Shim {
     allocations: Mutex<HashMap<u64, Layout>>,
     allocations_left: AtomicI64,
     launches_left: AtomicI64,
+    free_bytes: Option<usize>,
 }
 
 impl Shim {
@@ -47,7 +48,13 @@ impl Shim {
     #[must_use]
     pub fn new(order: Order) -> Self {
         let (allocations_left, launches_left) = (AtomicI64::new(i64::MAX), AtomicI64::new(i64::MAX));
-        Self { order, allocations: Mutex::default(), allocations_left, launches_left }
+        Self { order, allocations: Mutex::default(), allocations_left, launches_left, free_bytes: None }
+    }
+
+    /// The same device, which says that `bytes` of its memory are free.
+    #[must_use]
+    pub fn with_free_bytes(self, bytes: usize) -> Self {
+        Self { free_bytes: Some(bytes), ..self }
     }
 
     /// Lets `count` more allocations succeed; the one behind them fails.
@@ -74,6 +81,10 @@ impl Driver for Shim {
     fn limits(&self) -> Limits {
         // The shared memory of sm_86; a cache so small that tests pass through several chunks.
         Limits { shared_bytes: 99 << 10, l2_bytes: 128 << 10, multiprocessors: 4 }
+    }
+
+    fn free_bytes(&self) -> Option<usize> {
+        self.free_bytes
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, KernelError> {

@@ -4,7 +4,13 @@ use lucid_kernels::{Backend, Factor, Ragged};
 
 use crate::common::{Random, assert_close, dot, read, rubbish, tolerance, upload};
 
-on_every_backend!(residual_and_its_gradient, differences_and_squares, segment_means, sums_are_taken_in_f64);
+on_every_backend!(
+    gathered_rows,
+    residual_and_its_gradient,
+    differences_and_squares,
+    segment_means,
+    sums_are_taken_in_f64
+);
 
 fn residual_and_its_gradient<B: Backend>(backend: &B) {
     let (mut random, len) = (Random(31), 1037);
@@ -40,6 +46,18 @@ fn differences_and_squares<B: Backend>(backend: &B) {
     backend.sum_squares(&upload(backend, &a), len, &mut sums, 1).unwrap();
     let sums = backend.read_vec(&sums, 2).unwrap();
     assert_close("Σ a²", &sums, &[1.0, 2.0 + dot(&a, &a)], 1e-12);
+}
+
+fn gathered_rows<B: Backend>(backend: &B) {
+    let (mut random, d) = (Random(34), 7);
+    let values = random.values(20 * d);
+    // Out of order, overlapping, and the last rows.
+    let (starts, segments) = ([5, 0, 4, 19], Ragged::from_lengths([3, 1, 15, 1]));
+    let mut out = rubbish(backend, 20 * d);
+    backend.gather_rows(&upload(backend, &values), &starts, &segments, d, &mut out).unwrap();
+    let rows = starts.iter().enumerate().flat_map(|(s, &start)| start..start + segments.length(s));
+    let expected: Vec<f64> = rows.flat_map(|row| values[row * d..(row + 1) * d].to_vec()).collect();
+    assert_eq!(read(backend, &out, 20 * d), expected);
 }
 
 fn segment_means<B: Backend>(backend: &B) {

@@ -1,0 +1,30 @@
+//! Rows gathered on the device: the launch of gather.cu.
+
+use super::Buffer;
+use super::driver::Driver;
+use super::launcher::{Context, blocks, launch, narrow};
+use crate::error::KernelError;
+use crate::ragged::Ragged;
+
+pub(super) fn rows<D: Driver>(
+    context: &Context<D>,
+    values: &Buffer<f32, D>,
+    starts: &[usize],
+    segments: &Ragged,
+    d: usize,
+    out: &mut Buffer<f32, D>,
+) -> Result<(), KernelError> {
+    if segments.is_empty() || d == 0 {
+        return Ok(());
+    }
+    let last = starts.iter().enumerate().map(|(segment, &start)| start + segments.length(segment)).max();
+    let values = values.read_at(last.unwrap_or(0) * d);
+    let state = &mut *context.state();
+    let wide: Vec<u64> = starts.iter().map(|&start| start as u64).collect();
+    state.starts.reserve(wide.len())?;
+    state.starts.write(0, &wide)?;
+    let offsets = state.segments(&context.driver, segments)?;
+    let grid = [narrow("pairs", segments.len())?, blocks(segments.longest() * d, 256 * 16).min(64), 1];
+    launch!(context, "gather_rows", grid, 256, 0;
+        values, state.starts.read_at(wide.len()), offsets, narrow("d", d)?, out.write_at(segments.total() * d))
+}

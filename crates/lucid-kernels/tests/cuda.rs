@@ -91,6 +91,21 @@ fn a_k_beyond_shared_memory_is_refused() {
     assert!(matches!(&error, KernelError::Shape { what, .. } if what == "k of a block"), "{error}");
 }
 
+/// `doctor --gpu` agrees with itself on a device that is right.
+#[test]
+fn the_self_test_passes_and_sees_a_lost_device() {
+    let backend = shim();
+    let checks = lucid_kernels::cuda::self_test(&backend).unwrap();
+    assert!(checks.len() > 10);
+    for check in &checks {
+        assert!(check.passed(), "{check:?}");
+        // Bit equality everywhere would mean that the reference had been compared with itself.
+        assert!(check.name != "gradient of W_enc" || check.error > 0.0);
+    }
+    backend.driver().fail_launches_after(20);
+    assert_eq!(lucid_kernels::cuda::self_test(&backend).unwrap_err().code(), "E_DEVICE");
+}
+
 /// The same bits on every order of threads, and again.
 #[test]
 fn bits_do_not_depend_on_the_order_of_threads() {

@@ -144,6 +144,19 @@ pub enum SaeError {
     /// An error of a kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// No room for a training step, not even of one pair.
+    #[error(
+        "no room for an array of {bytes} bytes; parameters, moments and gradients take {parameters} bytes, and a \
+         micro-batch of one pair about {pair} more"
+    )]
+    Memory {
+        /// The array refused.
+        bytes: usize,
+        /// Bytes that a run takes whatever its micro-batches.
+        parameters: usize,
+        /// Bytes of one pair's intermediate arrays.
+        pair: usize,
+    },
     /// A broken invariant of this crate.
     #[error("internal error: {0}")]
     Internal(String),
@@ -200,6 +213,7 @@ impl SaeError {
             Self::Resume { .. } => "E_RESUME",
             Self::Data(error) => error.code(),
             Self::Kernel(error) => error.code(),
+            Self::Memory { .. } => "E_MEMORY",
             Self::Internal(_) => "E_INTERNAL",
         }
     }
@@ -228,6 +242,7 @@ impl SaeError {
             }
             Self::Data(error) => error.hint(),
             Self::Kernel(error) => error.hint(),
+            Self::Memory { .. } => Some("use fewer latents (dShared, dPrivate), or a device with more memory".into()),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("free some space, then resume: the last published checkpoint is intact".into())
             }
@@ -264,6 +279,9 @@ impl SaeError {
             }
             Self::Data(error) => error.details(),
             Self::Kernel(error) => error.details(),
+            Self::Memory { bytes, parameters, pair } => {
+                json!({ "found": bytes, "parameters": parameters, "pair": pair })
+            }
             Self::Internal(_) => Value::Null,
         }
     }

@@ -20,6 +20,7 @@ pub mod kernel_options;
 pub mod linear;
 mod lock;
 pub mod losses;
+mod memory;
 mod metrics_log;
 pub mod model;
 pub mod model_folder;

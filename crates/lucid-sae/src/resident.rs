@@ -50,7 +50,8 @@ impl<B: Backend<Real = f32>> Resident<B> {
         if bytes > free / 2 {
             return Ok(None);
         }
-        let room = || Ok::<_, KernelError>(Sides { vision: backend.zeros(values.vision)?, text: backend.zeros(values.text)? });
+        let room =
+            || Ok::<_, KernelError>(Sides { vision: backend.zeros(values.vision)?, text: backend.zeros(values.text)? });
         let acts = match room() {
             // Free and in one piece are not the same.
             Err(KernelError::Memory { .. }) => return Ok(None),
@@ -58,12 +59,13 @@ impl<B: Backend<Real = f32>> Resident<B> {
         };
         let mut this = Self { acts, vision, text, captions, d };
         let read_vision = |pair: usize, out: &mut [f32]| Ok(source.read_vision(pair, out)?);
-        let fit = copy(backend, &mut this.acts.vision, &this.vision, d.vision, &normalisation.vision, observer, read_vision)?;
+        let fit =
+            copy(backend, &mut this.acts.vision, &this.vision, d.vision, &normalisation.vision, observer, read_vision)?;
         let owner: Vec<usize> = pairs.flat_map(|pair| std::iter::repeat_n(pair, source.captions(pair))).collect();
         let first = &this.captions;
-        let read_text =
-            |at: usize, out: &mut [f32]| Ok(source.read_text(owner[at], at - first[owner[at]], out)?);
-        let fit = fit && copy(backend, &mut this.acts.text, &this.text, d.text, &normalisation.text, observer, read_text)?;
+        let read_text = |at: usize, out: &mut [f32]| Ok(source.read_text(owner[at], at - first[owner[at]], out)?);
+        let fit =
+            fit && copy(backend, &mut this.acts.text, &this.text, d.text, &normalisation.text, observer, read_text)?;
         Ok(fit.then_some(this))
     }
 

@@ -365,8 +365,9 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
 
     /// The model, published in the run folder where there is one.
     pub fn finish(self, options: &TrainOptions, started: Instant) -> Result<Model, SaeError> {
-        let Self { backend, params, mut folder, normalisation, observer, done, optimiser, step, micros, resident, .. } =
-            self;
+        let Self {
+            backend, params, mut folder, normalisation, observer, done, optimiser, step, micros, resident, ..
+        } = self;
         // Moments, gradients and activations are of no more use, and the model needs room.
         drop((optimiser, step, micros, resident));
         let host = params.read(backend)?;

@@ -15,6 +15,7 @@ use crate::device::{Cpu, Device};
 use crate::error::SaeError;
 use crate::events::{TrainObserver, warn};
 use crate::files::{Disk, FileSystem};
+use crate::memory;
 use crate::model::Model;
 use crate::prefetch::Prefetch;
 use crate::run::Run;
@@ -106,6 +107,17 @@ pub fn train(
 
 /// [`train`] on a given backend, in the caller's thread pool.
 pub fn train_on<B: Backend<Real = f32>>(
+    backend: &B,
+    source: &dyn ActivationSource,
+    validation: Option<&dyn ActivationSource>,
+    options: &TrainOptions,
+    observer: &dyn TrainObserver,
+) -> Result<Model, SaeError> {
+    let trained = run_on(backend, source, validation, options, observer);
+    trained.map_err(|error| memory::explained(error, &options.config, source))
+}
+
+fn run_on<B: Backend<Real = f32>>(
     backend: &B,
     source: &dyn ActivationSource,
     validation: Option<&dyn ActivationSource>,

@@ -149,6 +149,8 @@ fn without_room_the_micro_batch_is_halved() {
             }
             (Err(error), times) => {
                 assert_eq!((error.code(), times), ("E_MEMORY", 0), "allocation {fails}");
+                // 4 arrays of 4 bytes: 24 latents of 12 and 10 dimensions, twice, and the biases.
+                assert!(error.to_string().contains("take 18016 bytes"), "{error}");
                 refused += 1;
             }
         }

@@ -22,6 +22,7 @@ mod open;
 mod optimise;
 #[cfg(feature = "cuda")]
 mod probe;
+mod self_test;
 #[cfg(feature = "cuda-shim")]
 mod shim;
 mod sinkhorn;
@@ -36,6 +37,7 @@ pub use gpu::Gpu;
 pub use open::open;
 #[cfg(feature = "cuda")]
 pub use probe::{CudaState, DeviceInfo, probe, probe_again};
+pub use self_test::{Check, self_test};
 #[cfg(feature = "cuda-shim")]
 pub use shim::{Order, Shim};
 

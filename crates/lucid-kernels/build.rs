@@ -124,13 +124,20 @@ mod shim {
         table.push_str("    nullptr};\n");
 
         let sanitize = env::var("LUCID_SHIM_SANITIZE").ok().filter(|value| !value.is_empty());
-        let flags: &[&str] = match sanitize.as_deref() {
+        let (flags, libraries): (&[&str], &[&str]) = match sanitize.as_deref() {
             // A cast out of range saturates on the device and is anything on the CPU.
-            Some("address") => &["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"],
-            Some("thread") => &["-fsanitize=thread"],
+            Some("address") => {
+                (&["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"], &["asan", "ubsan"])
+            }
+            Some("thread") => (&["-fsanitize=thread"], &["tsan"]),
             Some(other) => panic!("LUCID_SHIM_SANITIZE is '{other}'; expected address or thread"),
-            None => &[],
+            None => (&[], &[]),
         };
+        // Ahead of the C++ library: AddressSanitizer must be the first that is loaded. By name, since rustc tells the
+        // linker driver to add no library by itself.
+        for library in libraries {
+            println!("cargo:rustc-link-lib=dylib={library}");
+        }
         let mut instrumented = compiler();
         instrumented.flag_if_supported("-fwhole-program").files(files);
         // Each variable in a section of its name, by which `refuse_shared_in_templates` finds it.
@@ -153,10 +160,6 @@ mod shim {
         }
         // One archive: the runtime's table names the kernels, and the kernels call the runtime.
         runtime.objects(objects).compile("lucid_shim");
-        // The sanitizer's runtime, for the tests that run the kernels.
-        if let Some(flag) = flags.first() {
-            println!("cargo:rustc-link-arg={}", flag.split(",float").next().unwrap_or(flag));
-        }
     }
 
     /// g++ puts the static variables of a template into the common data whatever section they name, where they would be

@@ -124,6 +124,12 @@ pub trait Backend: Send + Sync + Sized {
         Ok(out)
     }
 
+    /// Waits for the operations before and reports the error that one of them left for later (only [`Backend::sinkhorn`] may),
+    /// the first by pair. Nothing is left to report afterwards.
+    fn finish(&self) -> Result<(), KernelError> {
+        Ok(())
+    }
+
     /// Memory that is free for arrays, where the device has its own; nothing where it is the host's.
     fn free_bytes(&self) -> Option<usize> {
         None
@@ -304,7 +310,8 @@ pub trait Backend: Send + Sync + Sized {
 
     /// Entropic plan of every pair: `K = exp(−cost/ε)`, v = 1, then `u = row ⊘ K v`, `v = column ⊘ Kᵀ u` for
     /// `iterations` rounds, or until the row-marginal error (L1) after a round is below `tolerance` (> 0).
-    /// An infinite cost is an excluded entry; a row or column whose K vanishes is [`KernelError::EmptyMask`].
+    /// An infinite cost is an excluded entry; a row or column whose K vanishes is [`KernelError::EmptyMask`], counted from
+    /// `plan.first_pair`, now or at [`Backend::finish`]; the plan of such a pair is unspecified.
     ///
     /// `cost` \[cells\], `row` \[N_v\], `column` \[N_t\]; `plan` has room ([`Plan::reserve`]) and is overwritten with its
     /// diagnostics.

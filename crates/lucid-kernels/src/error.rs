@@ -76,16 +76,6 @@ impl KernelError {
         Self::Shape { what: what.into(), found: found.to_string(), expected: expected.to_string() }
     }
 
-    /// The same error with its pair counted from `first` pairs earlier: a micro-batch's index made a batch's.
-    #[must_use]
-    pub fn offset_pair(self, first: usize) -> Self {
-        match self {
-            Self::EmptyMask { pair, axis, index } => Self::EmptyMask { pair: pair + first, axis, index },
-            Self::NonFinite { what, pair, position } => Self::NonFinite { what, pair: pair + first, position },
-            other => other,
-        }
-    }
-
     /// Stable code of the error.
     #[must_use]
     pub const fn code(&self) -> &'static str {

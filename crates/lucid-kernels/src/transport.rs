@@ -63,6 +63,8 @@ pub struct Plan<B: Backend> {
     pub transport_cost: B::Buffer<f64>,
     /// Rounds made \[pairs\].
     pub iterations: B::Buffer<u32>,
+    /// Index of the first pair in the batch that these pairs are part of, for errors.
+    pub first_pair: usize,
 }
 
 impl<B: Backend> Plan<B> {
@@ -78,6 +80,7 @@ impl<B: Backend> Plan<B> {
             entropy: backend.zeros(pairs.len())?,
             transport_cost: backend.zeros(pairs.len())?,
             iterations: backend.zeros(pairs.len())?,
+            first_pair: 0,
         })
     }
 
@@ -131,6 +134,20 @@ impl<B: Backend> Transport<B> {
 
     /// Solves for the plans of `pairs` between their shared codes. `admissible` M \[cells\].
     pub fn solve(
+        &mut self,
+        backend: &B,
+        vision: &Codes<B>,
+        text: &Codes<B>,
+        pairs: &Pairs,
+        admissible: Option<&B::Buffer<B::Real>>,
+        options: &TransportOptions,
+    ) -> Result<(), KernelError> {
+        self.begin(backend, vision, text, pairs, admissible, options)?;
+        backend.finish()
+    }
+
+    /// [`Transport::solve`] without waiting: [`Backend::finish`] tells whether it went well.
+    pub fn begin(
         &mut self,
         backend: &B,
         vision: &Codes<B>,

@@ -66,6 +66,7 @@ fn a_pair_larger_than_shared_memory() {
         let options = SinkhornOptions { epsilon: 0.1, iterations: 3, tolerance: 0.0, sink_mass: 0.0 };
         let (cost, row) = (backend.upload(&cost)?, backend.upload(&row)?);
         backend.sinkhorn(&cost, &pairs, &row, &backend.upload(&column)?, options, &mut plan)?;
+        backend.finish()?;
         backend.read_vec(&plan.plan, rows * columns)
     }
     let (rows, columns) = (400, 70);

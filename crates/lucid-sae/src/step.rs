@@ -45,6 +45,8 @@ struct Micro<'a, B: Backend> {
     batch: &'a MicroBatch<B>,
     /// Position in the batch, and in [`Step::codes`].
     index: usize,
+    /// Pairs of the micro-batches before.
+    first_pair: usize,
 }
 
 /// AuxK on one block of one modality (spec 4.2).
@@ -133,7 +135,23 @@ impl<B: Backend> Step<B> {
     /// Losses of a batch, and their gradients in [`Step::gradients`].
     ///
     /// The split into micro-batches changes the order of summation only. Errors name pairs by their index in the batch.
+    /// Nothing waits for the device before the sums of the whole step are read.
     pub fn run(
+        &mut self,
+        backend: &B,
+        params: &Params<B>,
+        batch: &[MicroBatch<B>],
+        inputs: &StepInputs<'_>,
+    ) -> Result<StepReport<B::Real>, KernelError> {
+        let result = self.attempt(backend, params, batch, inputs);
+        if result.is_err() {
+            // What the device has still to report belongs to this step and not to the next; this error came first.
+            let _ = backend.finish();
+        }
+        result
+    }
+
+    fn attempt(
         &mut self,
         backend: &B,
         params: &Params<B>,
@@ -165,9 +183,9 @@ impl<B: Backend> Step<B> {
         }
         let mut first_pair = 0;
         for (index, batch) in batch.iter().enumerate() {
-            let micro = Micro { backend, params, config, batch, index };
+            let micro = Micro { backend, params, config, batch, index, first_pair };
             self.clear_gradients_of_codes(&micro)?;
-            self.solve_transport(&micro).map_err(|error| error.offset_pair(first_pair))?;
+            self.solve_transport(&micro)?;
             for m in Modality::ALL {
                 let dead = dead.of(m);
                 self.self_reconstruction(&micro, m, config.alpha * scales.token.of(m), !dead.is_empty())?;
@@ -225,14 +243,15 @@ impl<B: Backend> Step<B> {
 
     /// Π of a micro-batch (spec 3).
     fn solve_transport(&mut self, micro: &Micro<'_, B>) -> Result<(), KernelError> {
-        let Micro { backend, config, batch, index, .. } = *micro;
+        let Micro { backend, config, batch, index, first_pair, .. } = *micro;
         let transport = match &mut self.transport {
             Some(transport) => transport,
             none => none.insert(Transport::new(backend, &batch.pairs)?),
         };
         let codes = &self.codes[index];
         let options = transport_options(config);
-        transport.solve(backend, &codes.vision, &codes.text, &batch.pairs, batch.admissible.as_ref(), &options)
+        transport.plan.first_pair = first_pair;
+        transport.begin(backend, &codes.vision, &codes.text, &batch.pairs, batch.admissible.as_ref(), &options)
     }
 
     /// L_self: ‖h − ĥ‖², full code. Keeps e = h − ĥ in `error` where AuxK needs it.
@@ -261,7 +280,7 @@ impl<B: Backend> Step<B> {
     /// L_cross and L_align of target `m`: codes of the other modality, decoded by m's decoder, averaged by the plan
     /// against m's tokens (scale `factors.0`) and evenly against m's mean token (`factors.1`).
     fn cross_and_align(&mut self, micro: &Micro<'_, B>, m: Modality, factors: (f64, f64)) -> Result<(), KernelError> {
-        let Micro { backend, params, config, batch, index } = *micro;
+        let Micro { backend, params, config, batch, index, .. } = *micro;
         let Some(transport) = &self.transport else { return Ok(()) };
         let (pairs, plan, source) = (&batch.pairs, &transport.plan, other(m));
         let direction = match m {
@@ -398,6 +417,7 @@ impl<B: Backend> Step<B> {
         totals: &Totals,
         plan: Option<PlanReport<B::Real>>,
     ) -> Result<StepReport<B::Real>, KernelError> {
+        backend.finish()?;
         let sums = backend.read_vec(&self.sums, slot::COUNT)?;
         let mut aux = 0.0;
         for m in Modality::ALL {

@@ -158,6 +158,22 @@ fn without_room_the_micro_batch_is_halved() {
     assert!(refused > 2 && as_half > 2, "{refused} before the first step, {as_half} in it");
 }
 
+/// The host waits for the four things that a step reports, whatever the number of micro-batches: errors, sums, and who fired.
+#[test]
+fn a_step_waits_only_for_its_report() {
+    let case = case();
+    let backend = Cuda::new(Arc::new(Shim::new(Order::Forward))).unwrap();
+    let params = case.upload_params(&backend);
+    let mut made = Step::new(&backend, &params, &case.config).unwrap();
+    let inputs = lucid_sae::step::StepInputs { keep_plan: false, ..case.inputs() };
+    for micro_pairs in [1, 3] {
+        let batch = case.micro_batches(&backend, micro_pairs);
+        let before = backend.driver().waits();
+        made.run(&backend, &params, &batch, &inputs).unwrap();
+        assert_eq!(backend.driver().waits() - before, 4, "{micro_pairs} pairs a micro-batch");
+    }
+}
+
 /// Activations on the device give the bits of those that are read in every step, whole epochs and several captions long; and
 /// a store that does not fit is read.
 #[test]

@@ -204,7 +204,7 @@ pub(super) fn forward(
     options: SinkhornOptions,
     plan: &mut Plan<Cpu>,
 ) -> Result<(), KernelError> {
-    let count = pairs.len();
+    let (count, first_pair) = (pairs.len(), plan.first_pair);
     let (plan_out, u_out, v_out) =
         (Disjoint::new(&mut plan.plan), Disjoint::new(&mut plan.u), Disjoint::new(&mut plan.v));
     let (row_sums, column_sums) = (Disjoint::new(&mut plan.row_sums), Disjoint::new(&mut plan.column_sums));
@@ -222,7 +222,7 @@ pub(super) fn forward(
                 let Workspace { kernel, v, sums } = workspace;
                 fill_kernel(cpu.arch, cost, r.len(), c.len(), options.epsilon as f32, kernel);
                 if let Some((axis, index)) = kernel.emptied() {
-                    return Err(KernelError::EmptyMask { pair, axis, index });
+                    return Err(KernelError::EmptyMask { pair: first_pair + pair, axis, index });
                 }
                 // SAFETY: pairs do not overlap, in every one of these arrays.
                 let (plan, u, v_out, row_sums, column_sums) = unsafe {

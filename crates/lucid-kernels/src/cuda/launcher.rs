@@ -140,6 +140,8 @@ pub(super) struct DevicePairs {
 
 impl<D: Driver> Context<D> {
     pub fn new(driver: Arc<D>) -> Result<Self, KernelError> {
+        let mut status = DeviceBuffer::new(&driver, 1)?;
+        status.write(0, &[super::sinkhorn::FINE])?;
         let state = State {
             // A step visits its micro-batches one after the other, each with three of these.
             segments: Recent::new(192),
@@ -158,7 +160,7 @@ impl<D: Driver> Context<D> {
             global: DeviceBuffer::new(&driver, 0)?,
             matrix: DeviceBuffer::new(&driver, 0)?,
             history: DeviceBuffer::new(&driver, 0)?,
-            status: DeviceBuffer::new(&driver, 1)?,
+            status,
             starts: DeviceBuffer::new(&driver, 0)?,
         };
         Ok(Self { driver, state: Mutex::new(state) })

@@ -26,6 +26,8 @@ mod self_test;
 #[cfg(feature = "cuda-shim")]
 mod shim;
 mod sinkhorn;
+#[cfg(feature = "cuda")]
+mod status;
 
 use std::sync::Arc;
 
@@ -113,6 +115,10 @@ impl<D: Driver> Backend for Cuda<D> {
 
     fn read<T: Element>(&self, buffer: &Buffer<T, D>, offset: usize, out: &mut [T]) -> Result<(), KernelError> {
         buffer.read(offset, out)
+    }
+
+    fn finish(&self) -> Result<(), KernelError> {
+        sinkhorn::finish(&self.context)
     }
 
     fn free_bytes(&self) -> Option<usize> {

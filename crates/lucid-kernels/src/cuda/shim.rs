@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong, c_void};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::driver::{Argument, Driver, Limits, Shape};
@@ -41,6 +41,7 @@ pub struct Shim {
     allocations_left: AtomicI64,
     launches_left: AtomicI64,
     free_bytes: Option<usize>,
+    waits: AtomicU64,
 }
 
 impl Shim {
@@ -48,13 +49,25 @@ impl Shim {
     #[must_use]
     pub fn new(order: Order) -> Self {
         let (allocations_left, launches_left) = (AtomicI64::new(i64::MAX), AtomicI64::new(i64::MAX));
-        Self { order, allocations: Mutex::default(), allocations_left, launches_left, free_bytes: None }
+        Self {
+            order,
+            allocations: Mutex::default(),
+            allocations_left,
+            launches_left,
+            free_bytes: None,
+            waits: AtomicU64::new(0),
+        }
     }
 
     /// The same device, which says that `bytes` of its memory are free.
     #[must_use]
     pub fn with_free_bytes(self, bytes: usize) -> Self {
         Self { free_bytes: Some(bytes), ..self }
+    }
+
+    /// How often the host has waited for the device.
+    pub fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
     }
 
     /// Lets `count` more allocations succeed; the one behind them fails.
@@ -127,6 +140,7 @@ impl Driver for Shim {
     }
 
     unsafe fn download(&self, address: u64, out: &mut [u8]) -> Result<(), KernelError> {
+        self.waits.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promise.
         unsafe { out.as_mut_ptr().copy_from_nonoverlapping(address as *const u8, out.len()) };
         Ok(())

@@ -86,7 +86,7 @@ __device__ double row_error(const Problem& p, const float* row, double* scratch)
 
 // The plan of every pair. u = r ⊘ q, v = c (1 − m) ⊘ Kᵀ u, s = m / Σ u with q = K v + s, from v = 1 and s = `start`
 // (the sink, 0 without one). A pair whose K has an empty row or column lowers *status to
-// pair · 2³³ + axis · 2³² + index (row 0, column 1) and writes nothing else.
+// (first_pair + pair) · 2³³ + axis · 2³² + index (row 0, column 1) and writes nothing else.
 extern "C" __global__ void __launch_bounds__(THREADS)
 sinkhorn_forward(const float* __restrict__ cost, const float* __restrict__ row, const float* __restrict__ column,
                  const u64* __restrict__ vision, const u64* __restrict__ text, const u64* __restrict__ cells,
@@ -94,7 +94,7 @@ sinkhorn_forward(const float* __restrict__ cost, const float* __restrict__ row, 
                  float start, float* __restrict__ room, float* __restrict__ plan, float* __restrict__ plan_u,
                  float* __restrict__ plan_v, float* __restrict__ row_sums, float* __restrict__ column_sums,
                  double* __restrict__ marginal_error, double* __restrict__ entropy, double* __restrict__ transport_cost,
-                 u32* __restrict__ made_out, u64* __restrict__ status) {
+                 u32* __restrict__ made_out, u64 first_pair, u64* __restrict__ status) {
     DYN_SHARED(float, shared);
     __shared__ double wide[32];
     __shared__ float narrow[32];
@@ -114,11 +114,11 @@ sinkhorn_forward(const float* __restrict__ cost, const float* __restrict__ row, 
     times(p, p.v, 0.0f, p.q);
     transpose_times(p, nullptr, p.t);
     for (u32 i = threadIdx.x; i < rows; i += THREADS) {
-        if (p.q[i] == 0.0f) atomicMin(&empty, pair << 33 | i);
+        if (p.q[i] == 0.0f) atomicMin(&empty, (first_pair + pair) << 33 | i);
         p.q[i] += s;
     }
     for (u32 j = threadIdx.x; j < columns; j += THREADS) {
-        if (p.t[j] == 0.0f) atomicMin(&empty, pair << 33 | u64(1) << 32 | j);
+        if (p.t[j] == 0.0f) atomicMin(&empty, (first_pair + pair) << 33 | u64(1) << 32 | j);
     }
     __syncthreads();
     if (empty != ~u64(0)) {

@@ -11,7 +11,7 @@ const THREADS: u32 = 512;
 /// Static shared memory of the kernels and what the device keeps for itself, with room to spare.
 const RESERVED: usize = 2048;
 /// What `status` holds while no pair is empty.
-const FINE: u64 = u64::MAX;
+pub(super) const FINE: u64 = u64::MAX;
 
 /// Dynamic shared memory of a block, and whether K lies in it.
 fn shared<D: Driver>(context: &Context<D>, pairs: &Pairs) -> Result<(usize, bool), KernelError> {
@@ -33,7 +33,7 @@ fn sink(options: SinkhornOptions) -> (f32, f32) {
     (options.sink_mass as f32, start as f32)
 }
 
-/// Waits for the launch: an empty row or column is this operation's error.
+/// An empty row or column is left in `status`, for [`finish`].
 #[allow(clippy::cast_possible_truncation)]
 pub(super) fn forward<D: Driver>(
     context: &Context<D>,
@@ -58,24 +58,30 @@ pub(super) fn forward<D: Driver>(
         state.matrix.reserve(cells)?;
         state.matrix.write_at(cells)
     };
-    state.status.write(0, &[FINE])?;
     launch!(context, "sinkhorn_forward", [narrow("pairs", count)?, 1, 1], THREADS, bytes;
         cost.read_at(cells), row.read_at(rows), column.read_at(columns), at.vision, at.text, at.cells,
         narrow("patches", pairs.vision.longest())?, narrow("tokens", pairs.text.longest())?, options.epsilon as f32,
         narrow("iterations", options.iterations)?, options.tolerance, mass, start, room, plan.plan.write_at(cells),
         plan.u.write_at(rows), plan.v.write_at(columns), plan.row_sums.write_at(rows), plan.column_sums.write_at(columns),
         plan.marginal_error.write_at(count), plan.entropy.write_at(count), plan.transport_cost.write_at(count),
-        plan.iterations.write_at(count), state.status.write_at(1))?;
+        plan.iterations.write_at(count), plan.first_pair as u64, state.status.write_at(1))
+}
+
+/// The first empty row or column since the last call.
+#[allow(clippy::cast_possible_truncation)]
+pub(super) fn finish<D: Driver>(context: &Context<D>) -> Result<(), KernelError> {
+    let state = &mut *context.state();
     let mut status = [0];
     state.status.read(0, &mut status)?;
-    match status[0] {
-        FINE => Ok(()),
-        empty => Err(KernelError::EmptyMask {
-            pair: (empty >> 33) as usize,
-            axis: if empty >> 32 & 1 == 0 { "row" } else { "column" },
-            index: (empty & u64::from(u32::MAX)) as usize,
-        }),
+    if status[0] == FINE {
+        return Ok(());
     }
+    state.status.write(0, &[FINE])?;
+    Err(KernelError::EmptyMask {
+        pair: (status[0] >> 33) as usize,
+        axis: if status[0] >> 32 & 1 == 0 { "row" } else { "column" },
+        index: (status[0] & u64::from(u32::MAX)) as usize,
+    })
 }
 
 #[allow(clippy::cast_possible_truncation)]

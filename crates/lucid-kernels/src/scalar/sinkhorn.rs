@@ -102,7 +102,7 @@ pub(super) fn forward<R: Real>(
         let (r, c, cost) = (&row[rows.clone()], &column[columns.clone()], &cost[cells.clone()]);
         let k = Matrix::kernel(cost, r.len(), c.len(), options.epsilon);
         if let Some((axis, index)) = k.emptied() {
-            return Err(KernelError::EmptyMask { pair, axis, index });
+            return Err(KernelError::EmptyMask { pair: plan.first_pair + pair, axis, index });
         }
         let mut sink = Sink::start(options);
         let rest = sink.rest(c);

@@ -39,6 +39,7 @@ pub fn solve<B: Backend>(
     backend.uniform_marginal(&pairs.vision, &mut row)?;
     let mut plan = Plan::new(backend, pairs)?;
     backend.sinkhorn(&upload(backend, cost), pairs, &row, &upload(backend, column), options, &mut plan)?;
+    backend.finish()?;
     Ok(plan)
 }
 

@@ -44,7 +44,7 @@ fn a_latent_that_always_fires_is_summed_in_segments() {
 #[test]
 fn more_tokens_than_blocks() {
     let (backend, n) = (shim(), (1 << 20) + 3);
-    let indices = vec![0u32, UNUSED].repeat(n);
+    let indices = [0u32, UNUSED].repeat(n);
     let values: Vec<f32> = (0..n).flat_map(|token| [(token % 4) as f32, 0.0]).collect();
     let codes = Codes::upload(&backend, SHAPE, &indices, &values).unwrap();
     let mut dictionary = Dictionary::zeros(&backend, 1, 5).unwrap();

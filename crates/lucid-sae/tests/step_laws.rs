@@ -89,7 +89,7 @@ fn all_zero_codes() {
     check(&F64);
     check(&Cpu::new(Some(2)).unwrap());
     #[cfg(feature = "cuda-shim")]
-    common::on_shim(|backend| check(backend));
+    common::on_shim(check);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_step_does_not_depend_on_the_step_before() {
     check(&F64);
     check(&Cpu::new(Some(2)).unwrap());
     #[cfg(feature = "cuda-shim")]
-    common::on_shim(|backend| check(backend));
+    common::on_shim(check);
 }
 
 #[test]

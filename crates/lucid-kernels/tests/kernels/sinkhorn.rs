@@ -215,6 +215,15 @@ fn an_emptied_row_or_column_is_an_error<B: Backend>(backend: &B) {
     assert_eq!(row, Some(KernelError::EmptyMask { pair: 1, axis: "row", index: 1 }));
     let column_error = solve(backend, &[0.5, inf, 0.5, inf, 0.5], &pairs, &column, TEN).err();
     assert_eq!(column_error, Some(KernelError::EmptyMask { pair: 1, axis: "column", index: 0 }));
+
+    // Counted from the batch's first pair; and once told, an error is over.
+    let mut plan = Plan::new(backend, &pairs).unwrap();
+    plan.first_pair = 5;
+    let (rows, columns) = (upload(backend, &[1.0, 0.5, 0.5]), upload(backend, &column));
+    let cost = upload(backend, &[0.5, 0.5, 0.5, inf, inf]);
+    let told = backend.sinkhorn(&cost, &pairs, &rows, &columns, TEN, &mut plan).and_then(|()| backend.finish());
+    assert_eq!(told, Err(KernelError::EmptyMask { pair: 6, axis: "row", index: 1 }));
+    assert_eq!(backend.finish(), Ok(()));
 }
 
 fn transport_cost_and_its_gradient<B: Backend>(backend: &B) {

@@ -5,8 +5,10 @@ import { errorOf } from './support/data.js'
 test('device says what is used and why', () => {
   const report = device()
   expect(report.device).toBe('cpu')
-  expect(['no-driver', 'stub', 'no-device', 'present-but-unused']).toContain(report.cuda.kind)
-  expect(report.reason).toContain(report.cuda.reason)
+  expect(['no-driver', 'stub', 'broken', 'no-device', 'devices']).toContain(report.cuda.kind)
+  // Where a GPU can be used, the reason says how to ask for it instead.
+  const usable = report.cuda.kind === 'devices' && report.cuda.devices.some((found) => found.usable)
+  expect(report.reason).toContain(usable ? "device 'cuda'" : report.cuda.reason)
   expect(report.cpu.threads).toBeGreaterThanOrEqual(1)
 })
 
@@ -17,6 +19,9 @@ test('a device that cannot be used is refused when it is named', async () => {
   expect(error.code).toBe('E_DEVICE')
   expect(error.details).toMatchObject({ option: 'device', found: 'cuda' })
   expect(error.hint).toContain('auto')
-  expect((await errorOf(() => encodeTopK({ ...options, device: 'gpu' as 'cuda' }))).code).toBe('E_OPTION')
+  for (const device of ['gpu', 'cuda:', 'cuda:-1', 'cuda:x', 'cuda:99999999999999999999']) {
+    const error = await errorOf(() => encodeTopK({ ...options, device: device as 'cuda' }))
+    expect(error).toMatchObject({ code: 'E_OPTION', details: { option: 'device' } })
+  }
   expect(encodeTopK({ ...options, device: 'auto' }).indices[0]).toBe(0)
 })

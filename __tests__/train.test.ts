@@ -78,7 +78,7 @@ describe('bad input', () => {
     expect(await refuse({ kShared: 99 })).toMatchObject({ code: 'E_OPTION', details: { option: 'kShared' } })
     expect(await refuse({ lr: 'fast' })).toMatchObject({ code: 'E_OPTION', details: { option: 'lr' } })
     expect(await refuse({ threads: 0 })).toMatchObject({ code: 'E_OPTION', details: { option: 'threads' } })
-    expect(await refuse({ device: 'cuda:0' })).toMatchObject({ code: 'E_DEVICE' })
+    expect(await refuse({ device: 'cuda:4096' })).toMatchObject({ code: 'E_DEVICE' })
     expect(await refuse({ activations: undefined })).toMatchObject({
       code: 'E_OPTION',
       details: { option: 'activations' },

@@ -1,25 +1,52 @@
 import { call } from './errors.js'
 import { native } from './native.js'
 
-/** Where work runs. `'auto'` takes the best device there is; a device that cannot be used is refused when named. */
+/**
+ * Where work runs. A device that cannot be used is refused when named; `'auto'` falls back to the CPU.
+ *
+ * `'cuda:1'` is the second of the devices that `CUDA_VISIBLE_DEVICES` leaves, `'cuda'` the first that can be used. Only
+ * {@link train} has a CUDA path, and its kernels have not yet been run on a GPU: so `'auto'` takes the CPU, and
+ * {@link device} says so where a GPU is present.
+ */
 export type DeviceChoice = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
+
+/** A CUDA device that the driver shows. */
+export interface CudaDevice {
+  /** N of `'cuda:N'`. */
+  readonly ordinal: number
+  readonly name: string
+  /** For example `'8.6'`; at least 7.5 is needed. */
+  readonly computeCapability: string
+  readonly memoryBytes: number
+  /** The device is a slice of a GPU (multi-instance GPU). */
+  readonly mig: boolean
+  readonly usable: boolean
+  /** Why it cannot be used, or what it is. */
+  readonly reason: string
+}
 
 /** What a look for CUDA found. */
 export type CudaState =
+  /** libcuda cannot be opened. */
   | { readonly kind: 'no-driver'; readonly reason: string }
+  /** The toolkit's stub stands where the driver should. */
   | { readonly kind: 'stub'; readonly reason: string }
+  /** The driver does not work; `code` is the `CUresult` it gave, or null where a function is missing. */
+  | { readonly kind: 'broken'; readonly reason: string; readonly code: number | null }
+  /** The driver shows no device, or `CUDA_VISIBLE_DEVICES` hides all of them. */
   | { readonly kind: 'no-device'; readonly reason: string }
   | {
-      readonly kind: 'present-but-unused'
-      readonly devices: number
-      readonly driverVersion: string
+      readonly kind: 'devices'
       readonly reason: string
+      /** Newest CUDA version the driver knows; at least 12.0 is needed. */
+      readonly driverVersion: string
+      readonly devices: readonly CudaDevice[]
     }
 
 /** What would be used and why. */
 export interface DeviceReport {
-  /** The device work runs on. */
-  readonly device: 'cpu'
+  /** The device that `'auto'` takes. */
+  readonly device: 'cpu' | `cuda:${number}`
   /** Why, in a sentence. */
   readonly reason: string
   readonly cuda: CudaState

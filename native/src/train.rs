@@ -65,7 +65,7 @@ impl TrainObserver for Shared {
 #[napi(catch_unwind)]
 pub fn start_train(options: String) -> Result<NativeJob> {
     let request: Request = serde_json::from_str(&options).map_err(Failure::from)?;
-    device::check(request.device.as_deref())?;
+    let device = device::choose(request.device.as_deref())?;
     if request.threads == Some(0) {
         return Err(Failure::option("threads", 0, "at least 1").into());
     }
@@ -82,6 +82,7 @@ pub fn start_train(options: String) -> Result<NativeJob> {
             resume: request.resume,
             checkpoint_every: request.checkpoint_every.unwrap_or(defaults.checkpoint_every),
             eval_every: request.eval_every,
+            device,
             threads: request.threads.unwrap_or(0),
             ..defaults
         };

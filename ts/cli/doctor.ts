@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module'
 import type { Command } from 'commander'
-import { device } from '../device.js'
+import { type CudaState, device } from '../device.js'
 import { action } from './commands.js'
 import { addCommonOptions } from './options.js'
 import { version } from './version.js'
@@ -18,8 +18,17 @@ export function addDoctor(root: Command): void {
     output.line(
       `cpu       ${report.cpu.os} ${report.cpu.arch}, ${report.cpu.threads} threads, ${report.cpu.features.join(' ')}`,
     )
-    output.line(`cuda      ${report.cuda.kind}: ${report.cuda.reason}`)
+    output.line(`cuda      ${cudaLine(report.cuda)}`)
+    for (const { ordinal, name, reason } of report.cuda.kind === 'devices' ? report.cuda.devices : []) {
+      output.line(`${`cuda:${ordinal}`.padEnd(9)} ${name}: ${reason}`)
+    }
     output.line(`used      ${report.device}: ${report.reason}`)
     output.result({ version: packageVersion, node: process.versions.node, addon, ...report })
   })
+}
+
+function cudaLine(cuda: CudaState): string {
+  if (cuda.kind !== 'devices') return `${cuda.kind}: ${cuda.reason}`
+  const usable = cuda.devices.filter((found) => found.usable).length
+  return `driver for CUDA ${cuda.driverVersion}, ${cuda.devices.length} device(s), ${usable} usable`
 }

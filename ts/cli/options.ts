@@ -60,7 +60,7 @@ export function addCommonOptions(command: Command): Command {
 /** Options for work on this machine's processors. */
 export function addDeviceOptions(command: Command): Command {
   return command
-    .option('--device <device>', "'auto', 'cpu' or 'cuda'")
+    .option('--device <device>', "'auto', 'cpu', 'cuda' or 'cuda:N'")
     .option('--threads <count>', 'threads to use', toInteger)
 }
 

@@ -1,0 +1,171 @@
+// A libcuda without a GPU, for tests: device memory is host memory, kernels do nothing but for `difference` (its arguments
+// are those of loss.cu), and environment variables say what fails. With STUB every function answers as the toolkit's stub
+// does; with HOLLOW there is none.
+#ifndef HOLLOW
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef STUB
+#define SETTING(name, otherwise) 34
+#else
+#define SETTING(name, otherwise) setting(name, otherwise)
+#endif
+
+static long setting(const char *name, long otherwise) {
+  const char *text = getenv(name);
+  return text ? atol(text) : otherwise;
+}
+
+static long modules, launches, allocations, initialised;
+
+// Says that a call has reached the driver before the process ends.
+__attribute__((destructor)) static void report(void) {
+  const char *path = getenv("FAKE_LOG");
+  FILE *file = path ? fopen(path, "w") : NULL;
+  if (!file) return;
+  fprintf(file, "{\"initialised\":%ld,\"modules\":%ld,\"launches\":%ld}", initialised, modules, launches);
+  fclose(file);
+}
+
+int cuInit(unsigned flags) {
+  (void)setting;
+  initialised += flags == 0;
+  return SETTING("FAKE_INIT", 0);
+}
+int cuDriverGetVersion(int *version) {
+  *version = setting("FAKE_DRIVER", 12040);
+  return SETTING("FAKE_VERSION_RESULT", 0);
+}
+int cuDeviceGetCount(int *count) {
+  *count = setting("FAKE_COUNT", 1);
+  return SETTING("FAKE_COUNT_RESULT", 0);
+}
+int cuDeviceGet(int *device, int ordinal) {
+  *device = ordinal;
+  return SETTING("FAKE_DEVICE_RESULT", 0);
+}
+int cuDeviceGetName(char *name, int size, int device) {
+  const char *text = getenv("FAKE_NAME");
+  snprintf(name, size, "%s %d", text ? text : "Fake GPU", device);
+  return SETTING("FAKE_NAME_RESULT", 0);
+}
+// Device 0 has FAKE_CAPABILITY; the others have 8.6.
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+  long capability = device == 0 ? setting("FAKE_CAPABILITY", 86) : 86;
+  switch (attribute) {
+  case 16: *value = 84; break;                // multiprocessors
+  case 38: *value = 6 << 20; break;           // second-level cache
+  case 75: *value = capability / 10; break;   // compute capability, major
+  case 76: *value = capability % 10; break;   // compute capability, minor
+  case 97: *value = 99 << 10; break;          // shared memory of a block, opt-in
+  case 115: *value = setting("FAKE_POOLS", 1); break; // memory pools
+  default: *value = 0;
+  }
+  return SETTING("FAKE_ATTRIBUTE_RESULT", 0);
+}
+int cuDeviceTotalMem_v2(size_t *bytes, int device) {
+  (void)device;
+  *bytes = (size_t)setting("FAKE_MIB", 8192) << 20;
+  return SETTING("FAKE_MEMORY_RESULT", 0);
+}
+
+int cuGetErrorString(int code, const char **text) {
+  (void)code;
+  *text = "as the test asked";
+  return 0;
+}
+
+static char a_context, a_stream, a_module, any_kernel, difference;
+static __thread void *current;
+
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+  (void)device;
+  *context = &a_context;
+  return SETTING("FAKE_RETAIN", 0);
+}
+int cuDevicePrimaryCtxRelease_v2(int device) { (void)device; return SETTING("FAKE_RELEASE", 0); }
+int cuCtxGetCurrent(void **context) { *context = current; return SETTING("FAKE_CURRENT", 0); }
+int cuCtxSetCurrent(void *context) { current = context; return SETTING("FAKE_CURRENT", 0); }
+int cuCtxSynchronize(void) { return SETTING("FAKE_SYNCHRONISE", 0); }
+int cuStreamCreate(void **stream, unsigned flags) {
+  (void)flags;
+  *stream = &a_stream;
+  return SETTING("FAKE_STREAM", 0);
+}
+int cuStreamDestroy_v2(void *stream) { (void)stream; return SETTING("FAKE_STREAM", 0); }
+int cuStreamSynchronize(void *stream) { (void)stream; return SETTING("FAKE_SYNCHRONISE", 0); }
+
+int cuModuleLoadData(void **module, const void *image) {
+  unsigned magic;
+  memcpy(&magic, image, sizeof magic);
+  if (magic != 0xBA55ED50u) return 200; // not a fatbin
+  *module = &a_module;
+  modules += 1;
+  return SETTING("FAKE_MODULE", 0);
+}
+int cuModuleUnload(void *module) { (void)module; return SETTING("FAKE_UNLOAD", 0); }
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+  (void)module;
+  *function = strcmp(name, "difference") ? &any_kernel : &difference;
+  return SETTING("FAKE_FUNCTION", 0);
+}
+int cuFuncGetAttribute(int *value, int attribute, void *function) {
+  (void)attribute, (void)function;
+  *value = 0;
+  return SETTING("FAKE_FUNCTION_ATTRIBUTE", 0);
+}
+int cuFuncSetAttribute(void *function, int attribute, int value) {
+  (void)function, (void)attribute;
+  return value > 99 << 10 ? 1 : SETTING("FAKE_FUNCTION_ATTRIBUTE", 0);
+}
+
+int cuMemAlloc_v2(unsigned long long *address, size_t bytes) {
+  allocations += 1;
+  if (allocations == setting("FAKE_ALLOC_AT", 0)) return 2;
+  *address = (unsigned long long)(size_t)calloc(1, bytes);
+  return *address ? SETTING("FAKE_ALLOC", 0) : 2;
+}
+int cuMemAllocAsync(unsigned long long *address, size_t bytes, void *stream) {
+  (void)stream;
+  return cuMemAlloc_v2(address, bytes);
+}
+int cuMemFree_v2(unsigned long long address) {
+  free((void *)(size_t)address);
+  return SETTING("FAKE_FREE", 0);
+}
+int cuMemFreeAsync(unsigned long long address, void *stream) { (void)stream; return cuMemFree_v2(address); }
+int cuMemGetInfo_v2(size_t *available, size_t *total) {
+  *available = *total = (size_t)setting("FAKE_MIB", 8192) << 20;
+  return SETTING("FAKE_INFO", 0);
+}
+int cuMemsetD8Async(unsigned long long address, unsigned char value, size_t bytes, void *stream) {
+  (void)stream;
+  memset((void *)(size_t)address, value, bytes);
+  return SETTING("FAKE_COPY", 0);
+}
+int cuMemcpyHtoDAsync_v2(unsigned long long address, const void *data, size_t bytes, void *stream) {
+  (void)stream;
+  memcpy((void *)(size_t)address, data, bytes);
+  return SETTING("FAKE_COPY", 0);
+}
+int cuMemcpyDtoHAsync_v2(void *out, unsigned long long address, size_t bytes, void *stream) {
+  (void)stream;
+  memcpy(out, (void *)(size_t)address, bytes);
+  return SETTING("FAKE_COPY", 0);
+}
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, void *stream, void **arguments, void **extra) {
+  (void)stream, (void)extra;
+  launches += 1;
+  if (launches == setting("FAKE_LAUNCH_AT", 0)) return 719;
+  // A GPU's limits on a launch.
+  if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || !bx || bx * by * bz > 1024 || shared > 99 << 10) return 1;
+  if (function == &difference && !getenv("FAKE_IDLE")) {
+    float **a = arguments[0], **b = arguments[1], **out = arguments[3];
+    for (unsigned long long at = 0; at < *(unsigned long long *)arguments[2]; at++) (*out)[at] = (*a)[at] - (*b)[at];
+  }
+  return SETTING("FAKE_LAUNCH", 0);
+}
+#endif

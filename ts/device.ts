@@ -60,6 +60,24 @@ export interface DeviceReport {
   }
 }
 
+/** One operation on a CUDA device beside the reference. */
+export interface DeviceCheck {
+  readonly name: string
+  /** Largest difference, relative to the largest value of the reference; null where the device gave no number. */
+  readonly error: number | null
+  readonly tolerance: number
+  readonly passed: boolean
+}
+
+/**
+ * Runs a miniature of the training step on a CUDA device and on the reference: `lucid-sae doctor --gpu`.
+ *
+ * @throws LucidError `E_DEVICE` or `E_UNAVAILABLE` where the device cannot be used.
+ */
+export function testDevice(choice: DeviceChoice = 'cuda'): { device: string; checks: readonly DeviceCheck[] } {
+  return JSON.parse(call(() => native.testDevice(choice)))
+}
+
 /**
  * Which device would be used, and why.
  *

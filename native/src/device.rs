@@ -78,6 +78,24 @@ pub fn device() -> Result<String> {
     .to_string())
 }
 
+/// Runs a miniature of the training step on a CUDA device and on the reference: the checks, as JSON.
+#[napi(catch_unwind)]
+pub fn test_device(request: String) -> Result<String> {
+    let ordinal = match choose(Some(&request))? {
+        Device::Cuda(ordinal) => ordinal,
+        Device::Auto | Device::Cpu => {
+            return Err(Failure::option("device", format!("'{request}'"), "'cuda' or 'cuda:N'").into());
+        }
+    };
+    let backend = lucid_kernels::cuda::open(ordinal).map_err(Failure::from)?;
+    let name = backend.driver().device_name().map_err(Failure::from)?;
+    let checks = lucid_kernels::cuda::self_test(&backend).map_err(Failure::from)?;
+    let described = checks.iter().map(|check| {
+        json!({ "name": check.name, "error": check.error.is_finite().then_some(check.error), "tolerance": check.tolerance, "passed": check.passed() })
+    });
+    Ok(json!({ "device": name, "checks": described.collect::<Vec<_>>() }).to_string())
+}
+
 /// Refuses a device that cannot be used.
 #[napi(catch_unwind)]
 pub fn check_device(request: String) -> Result<()> {

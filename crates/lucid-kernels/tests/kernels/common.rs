@@ -16,6 +16,15 @@ macro_rules! on_every_backend {
         mod cpu {
             $(#[test] fn $name() { super::$name(&lucid_kernels::cpu::Cpu::new(Some(2)).unwrap()); })+
         }
+        #[cfg(feature = "cuda-gpu")]
+        mod cuda_gpu {
+            $(#[test] fn $name() {
+                match crate::common::gpu() {
+                    Ok(gpu) => super::$name(gpu),
+                    Err(reason) => println!("SKIPPED {}::{}: {reason}", module_path!(), stringify!($name)),
+                }
+            })+
+        }
         #[cfg(feature = "cuda-shim")]
         mod cuda_shim_forward {
             $(#[test] fn $name() { super::$name(&crate::common::shim(lucid_kernels::cuda::Order::Forward)); })+
@@ -29,6 +38,16 @@ macro_rules! on_every_backend {
             $(#[test] fn $name() { super::$name(&crate::common::shim(lucid_kernels::cuda::Order::Random(7))); })+
         }
     };
+}
+
+/// The GPU that all tests share, or why there is none.
+#[cfg(feature = "cuda-gpu")]
+pub fn gpu() -> Result<&'static lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Gpu>, String> {
+    static GPU: std::sync::OnceLock<Result<lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Gpu>, String>> =
+        std::sync::OnceLock::new();
+    GPU.get_or_init(|| lucid_kernels::cuda::open(None).map_err(|error| error.to_string()))
+        .as_ref()
+        .map_err(Clone::clone)
 }
 
 /// The CUDA kernels on the CPU, the threads of a block in `order`.

@@ -54,10 +54,10 @@ struct Fixture {
 }
 
 fn fixtures() -> Vec<Fixture> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sinkhorn.safetensors");
-    let bytes = std::fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    // Within the executable, which runs on machines without the source.
+    let bytes = include_bytes!("../fixtures/sinkhorn.safetensors");
+    let file = SafeTensors::deserialize(bytes).unwrap();
+    let (_, header) = SafeTensors::read_metadata(bytes).unwrap();
     let metadata = header.metadata().clone().unwrap();
     let cases = (0..metadata.len()).map(|i| {
         let about: Value = serde_json::from_str(&metadata[&i.to_string()]).unwrap();

@@ -36,7 +36,8 @@ function testGpu(choice: unknown, output: Output): ReturnType<typeof testDevice>
   const result = testDevice(choice === true ? 'cuda' : (choice as DeviceChoice))
   for (const { name, error, tolerance, passed } of result.checks) {
     const found = error === null ? 'no number' : error.toExponential(1)
-    output.line(`${passed ? 'ok' : 'WRONG'}`.padEnd(9) + ` ${name}: ${found} of ${tolerance.toExponential(0)} allowed`)
+    const verdict = (passed ? 'ok' : 'WRONG').padEnd(9)
+    output.line(`${verdict} ${name}: ${found} of ${tolerance.toExponential(0)} allowed`)
   }
   const wrong = result.checks.filter((check) => !check.passed).length
   if (wrong > 0) {

@@ -34,6 +34,8 @@ async function kernelTests(sanitizer, filters) {
     ...host,
     CARGO_TARGET_DIR: `${target}/sanitize-${sanitizer}`,
     LUCID_SHIM_SANITIZE: sanitizer,
+    // Or a report names a kernel without the line.
+    CARGO_PROFILE_RELEASE_STRIP: 'none',
     // It must be the first library that is loaded, and rustc links libc ahead of it.
     [`CARGO_TARGET_${triple}_RUNNER`]: `env LD_PRELOAD=${path}`,
     // Leaks are Rust's business, whose allocations at exit are no sign of one.

@@ -13,7 +13,7 @@ fn main() {
         Err(KernelError::Unavailable { reason, .. }) => return println!("gpu: not run: no CUDA device ({reason})"),
         Err(error) => return println!("gpu: not run: {error}"),
     };
-    match work::times(&gpu, work::Shape::PAPER) {
+    match work::times(&gpu, work::Shape::PAPER, || {}) {
         Ok(times) => {
             for time in times {
                 let rate = time.tokens / time.seconds;

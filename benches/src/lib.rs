@@ -1,5 +1,9 @@
 //! Shapes and inputs shared by the benches: the paper's sizes, pseudo-random numbers.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod model;
+
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};

@@ -41,9 +41,7 @@ typedef long long i64;
     do {                            \
         if (!(condition)) __builtin_unreachable(); \
     } while (0)
-#ifdef LUCID_SHIM_SCAN
-#define __global__ LUCID_SHIM_KERNEL_FOLLOWS
-#elif defined(__clang__)
+#ifdef __clang__
 #define __global__ __attribute__((internal_linkage))
 #else
 // Compiled with -fwhole-program, so that a file keeps one kernel and only its shared memory.

@@ -64,7 +64,8 @@ struct Training<B: Backend> {
 }
 
 impl<B: Backend<Real = f32>> Training<B> {
-    fn new(backend: &B, shape: Shape) -> Result<Self, KernelError> {
+    /// `shift` changes the first weights by up to [`SHIFT`] of themselves.
+    fn new(backend: &B, shape: Shape, shift: Option<u64>) -> Result<Self, KernelError> {
         let CodeShape { d_shared, d_private, k_shared, k_private, .. } = shape.codes;
         let config = Config {
             d_shared,
@@ -80,8 +81,16 @@ impl<B: Backend<Real = f32>> Training<B> {
         let mut params = Params::zeros(backend, d, d, latents)?;
         let scale = 1.0 / (d as f32).sqrt();
         for (seed, dictionary) in [(10, &mut params.vision), (20, &mut params.text)] {
-            dictionary.w_enc_t = backend.upload(&scaled(seed, latents * d, scale))?;
-            dictionary.w_dec = backend.upload(&scaled(seed + 1, latents * d, scale))?;
+            let weights = |seed: u64| {
+                let mut weights = scaled(seed, latents * d, scale);
+                if let Some(shift) = shift {
+                    let shifts = numbers(1000 * (shift + 1) + seed, latents * d);
+                    weights.iter_mut().zip(shifts).for_each(|(weight, by)| *weight *= 1.0 + SHIFT * by);
+                }
+                backend.upload(&weights)
+            };
+            dictionary.w_enc_t = weights(seed)?;
+            dictionary.w_dec = weights(seed + 1)?;
         }
         let mut batch = Vec::new();
         let mut left = shape.pairs;
@@ -115,9 +124,17 @@ impl<B: Backend<Real = f32>> Training<B> {
     }
 }
 
-/// Trains for `steps` steps.
-pub fn losses<B: Backend<Real = f32>>(backend: &B, shape: Shape, steps: usize) -> Result<Run, KernelError> {
-    let mut training = Training::new(backend, shape)?;
+/// Error of a term of a product in three bf16 parts, relative.
+const SHIFT: f32 = 1.0 / 65536.0;
+
+/// Trains for `steps` steps, from weights shifted by the error of a device's products where `shift` is given.
+pub fn losses<B: Backend<Real = f32>>(
+    backend: &B,
+    shape: Shape,
+    steps: usize,
+    shift: Option<u64>,
+) -> Result<Run, KernelError> {
+    let mut training = Training::new(backend, shape, shift)?;
     let losses = (0..steps).map(|index| training.step(backend, index, steps)).collect::<Result<_, _>>()?;
     let len = shape.codes.latents() * shape.d;
     let mut weights = backend.read_vec(&training.params.vision.w_dec, len)?;
@@ -134,10 +151,13 @@ pub struct Timing {
     pub bytes: f64,
 }
 
+/// Calls of what is timed.
+pub const ROUNDS: usize = 6;
+
 /// The best of several calls, each waited for; the first is not counted.
 fn best<B: Backend>(backend: &B, mut work: impl FnMut() -> Result<(), KernelError>) -> Result<f64, KernelError> {
     let mut best = f64::INFINITY;
-    for round in 0..6 {
+    for round in 0..ROUNDS {
         backend.finish()?;
         let start = Instant::now();
         work()?;
@@ -150,8 +170,13 @@ fn best<B: Backend>(backend: &B, mut work: impl FnMut() -> Result<(), KernelErro
 }
 
 /// Times of the kernel families on one micro-batch, and of the whole step. FLOPs and bytes are those that the method needs
-/// (one term of a product, rows gathered once), not what an implementation spends.
-pub fn times<B: Backend<Real = f32>>(backend: &B, shape: Shape) -> Result<Vec<Timing>, KernelError> {
+/// (one term of a product, rows gathered once), not what an implementation spends. `mark` is called before the first and
+/// after each.
+pub fn times<B: Backend<Real = f32>>(
+    backend: &B,
+    shape: Shape,
+    mut mark: impl FnMut(),
+) -> Result<Vec<Timing>, KernelError> {
     let Shape { micro, patches, words, d, codes: codes_shape, pairs, .. } = shape;
     let group = Pairs::new(&vec![patches; micro], &vec![words; micro])?;
     let (n, n_t, latents, k) = (group.vision.total(), group.text.total(), codes_shape.latents(), codes_shape.k());
@@ -170,7 +195,10 @@ pub fn times<B: Backend<Real = f32>>(backend: &B, shape: Shape) -> Result<Vec<Ti
     let mut gradients = Dictionary::zeros(backend, d, latents)?;
     let mut out = Vec::new();
     let (tokens, rows) = (n as f64, (n * k * d) as f64);
-    let mut add = |name, seconds, tokens, flops, bytes| out.push(Timing { name, seconds, tokens, flops, bytes });
+    let mut add = |name, seconds, tokens, flops, bytes| {
+        out.push(Timing { name, seconds, tokens, flops, bytes });
+        mark();
+    };
 
     let seconds = best(backend, || backend.encode_topk(&acts, &dictionary, &mut codes))?;
     add("encode", seconds, tokens, 2.0 * tokens * (d * latents) as f64, tokens * (d * 4) as f64);
@@ -206,7 +234,7 @@ pub fn times<B: Backend<Real = f32>>(backend: &B, shape: Shape) -> Result<Vec<Ti
         best(backend, || backend.adamw(&mut w_dec, &gradients.w_dec, &mut first, &mut second, len, constants))?;
     add("AdamW", seconds, 0.0, 12.0 * len as f64, (len * 28) as f64);
 
-    let mut training = Training::new(backend, shape)?;
+    let mut training = Training::new(backend, shape, None)?;
     let mut index = 0;
     let seconds = best(backend, || {
         index += 1;

@@ -1,0 +1,239 @@
+//! What a launch has to do, from its arguments. Instruction counts are those of the inner loops in the machine code for
+//! sm_90 (nvdisasm of the committed fatbins), each noted where it is used.
+
+use super::cards::Card;
+use super::trace::Launch;
+use crate::{PATCHES, SHAPE, TOKENS};
+
+/// Work of one launch, or of several together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Tensor-core FLOPs issued, the three terms of a split and what a tile pads included.
+    pub tensor: f64,
+    /// FLOPs that the method asks for.
+    pub useful: f64,
+    /// Warp instructions.
+    pub instructions: f64,
+    /// f64 instructions of threads.
+    pub double: f64,
+    /// Bytes from and to device memory.
+    pub memory: f64,
+    /// Bytes from and to the second-level cache.
+    pub cache: f64,
+    /// Passes of 128 bytes through shared memory or the first-level cache.
+    pub local: f64,
+    /// Clocks of the longest chain of dependent loads, which no other block of the launch can hide.
+    pub chain: f64,
+    /// Blocks.
+    pub blocks: f64,
+}
+
+/// Clocks of a dependent load from the second-level cache.
+const CACHE_CLOCKS: f64 = 280.0;
+/// Clocks of a dependent load from device memory.
+const MEMORY_CLOCKS: f64 = 650.0;
+/// Share of the second-level cache that one array keeps while others stream past.
+const KEPT: f64 = 0.7;
+
+/// Gathers of `bytes` from an array of `size` bytes: from the cache, and what misses from memory.
+fn gather(work: &mut Work, card: &Card, bytes: f64, size: f64) {
+    let missed = (1.0 - KEPT * card.cache_bytes / size).max(0.0);
+    work.cache += bytes;
+    work.memory += size.max(missed * bytes);
+    work.local += bytes / 128.0;
+}
+
+/// Elementwise work: bytes of memory an element, and instructions of a warp for 32 of them.
+fn elements(count: f64, bytes: f64, instructions: f64) -> Work {
+    Work { memory: count * bytes, instructions: count / 32.0 * instructions, ..Work::default() }
+}
+
+/// What a launch costs on a card; nothing for a kernel that the model does not know.
+#[must_use]
+#[allow(clippy::too_many_lines)]
+pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
+    let a = |index: usize| launch.arguments[index];
+    let blocks: f64 = launch.grid.iter().map(|&side| f64::from(side)).product();
+    let first = f64::from(launch.grid[0]);
+    // Slots of a token within a range of latents.
+    let used =
+        |k: f64, begin: f64, end: f64| if end - begin > SHAPE.d_shared as f64 { k } else { SHAPE.k_shared as f64 };
+    let (patches, words) = (PATCHES as f64, TOKENS as f64);
+    let mut work = match launch.kernel {
+        "memset" => elements(a(0) / 4.0, 4.0, 0.0),
+        "upload" | "wait" => Work::default(),
+        "pack_rows" => Work { cache: a(3) * a(4) * 4.0, ..elements(a(3) * a(4), 4.0, 42.0) },
+        "gemm_bf16x3" => {
+            let (m, n, width) = (a(6), a(7), a(8));
+            let (tile, stages) = (128.0, width / 32.0);
+            Work {
+                tensor: 3.0 * 2.0 * blocks * tile * tile * width,
+                useful: 2.0 * m * n * width,
+                // A stage: 2 × 137 for products, about 311 for addresses and copies. Behind the loop: 1960.
+                instructions: blocks * 8.0 * (stages * 585.0 + 1960.0),
+                cache: blocks * 2.0 * tile * width * 4.0 + m * n * 4.0,
+                memory: n * width * 4.0,
+                // 12 ldmatrix of 512 bytes a warp and k-step of 16, and the copies to shared memory.
+                local: blocks * stages * (2.0 * 8.0 * 12.0 * 4.0 + 256.0),
+                ..Work::default()
+            }
+        }
+        "topk_rows" => {
+            let (rows, count, k) = (a(1), a(4), a(5));
+            let rounds = k.log2() * (k.log2() + 1.0) / 2.0;
+            Work {
+                useful: rows * count,
+                // Four passes of 21 and one of 15 for 32 entries; digits, barriers and sort by four warps.
+                instructions: rows * (count / 32.0 * (4.0 * 21.0 + 15.0) + 1100.0 + rounds * 4.0 * 31.0),
+                // Five passes; rows of 16 blocks do not all stay in the first-level cache.
+                cache: rows * count * 4.0 * 2.0,
+                memory: rows * k * 8.0,
+                local: rows * count / 32.0 * 6.0,
+                ..Work::default()
+            }
+        }
+        "count_fired" => elements(a(1), 4.0, 15.0),
+        "decode_rows" => {
+            let (n, k, d, size) = (a(2), a(3), a(8), SHAPE.latents() as f64 * a(8) * 4.0);
+            let active = used(k, a(4), a(5));
+            let mut work = Work {
+                useful: 2.0 * n * active * d,
+                // Four warps, columns in shares of 512: 99 for two slots, 12 for one that is skipped.
+                instructions: n * 4.0 * (d / 512.0).ceil() * (active * 49.5 + (k - active) * 12.0 + 120.0),
+                memory: n * (d * 4.0 + k * 8.0),
+                ..Work::default()
+            };
+            gather(&mut work, card, n * active * d * 4.0, size * active / k);
+            work
+        }
+        "decode_values_backward" => {
+            let (n, k, d, size) = (a(1), a(2), a(7), SHAPE.latents() as f64 * a(7) * 4.0);
+            let active = used(k, a(3), a(4));
+            let mut work = Work {
+                useful: 2.0 * n * active * d,
+                // 52 for 128 columns, 110 around them.
+                instructions: n * (active * (d / 128.0 * 52.0 + 110.0) + (k - active) * 12.0),
+                memory: n * (d * 4.0 + k * 8.0),
+                local: n * active * d * 4.0 / 128.0,
+                ..Work::default()
+            };
+            gather(&mut work, card, n * active * d * 4.0, size * active / k);
+            work
+        }
+        "csc_count" => Work { chain: a(3) * a(2) / 32.0 * CACHE_CLOCKS, ..elements(a(1) * a(2), 4.0, 20.0) },
+        "csc_scan_chunks" => Work {
+            cache: 3.0 * a(1) * a(2) * 4.0,
+            chain: (a(1) / 16.0).ceil() * 1.5 * CACHE_CLOCKS,
+            ..elements(a(1) * a(2), 0.0, 6.0)
+        },
+        "csc_scan_latents" => Work { chain: 8.0 * CACHE_CLOCKS + 20.0 * 60.0, ..elements(a(1), 12.0, 60.0) },
+        "csc_place" => Work {
+            // A token: its latents, then where they go; twice, because 48 slots are more than 32.
+            chain: a(3) * (a(2) / 32.0).ceil() * 2.0 * CACHE_CLOCKS,
+            cache: a(1) * a(2) * 64.0,
+            ..elements(a(1) * a(2), 8.0, 25.0)
+        },
+        "csc_rows" => {
+            let (latents, begin, end, k, d) = (a(3), a(4), a(5), a(6), a(10));
+            // The launcher makes room for 2 · n · k / 1024 segments.
+            let tokens = (first - latents) * 512.0 / k;
+            let entries = tokens * used(k, begin, end);
+            let mut work = Work {
+                useful: 2.0 * entries * d,
+                // As decode_rows: 92 for two entries.
+                instructions: entries * 4.0 * (d / 512.0).ceil() * 46.0 + (end - begin) * 4.0 * 400.0,
+                memory: (end - begin) * d * 8.0 + entries * 8.0,
+                ..Work::default()
+            };
+            gather(&mut work, card, entries * d * 4.0, tokens * d * 4.0);
+            work
+        }
+        "csc_combine" => elements(first, 8.0, 30.0 * 4.0 * 32.0),
+        "columns_partial" => Work {
+            useful: 2.0 * a(2) * a(4),
+            chain: (a(3) / 16.0).ceil() * MEMORY_CLOCKS,
+            ..elements(a(2) * a(4), 4.0, 5.0)
+        },
+        "columns_combine" => Work { chain: (a(1) / 16.0).ceil() * CACHE_CLOCKS, ..elements(a(1) * a(2), 4.0, 5.0) },
+        "code_norms" => Work { chain: (SHAPE.k_shared as f64 + 1.0) * CACHE_CLOCKS, ..elements(a(2), 132.0, 300.0) },
+        "cosine_cost" => {
+            let (rows, shares, k) = (first * patches, (words / 32.0).ceil(), SHAPE.k_shared as f64);
+            Work {
+                useful: rows * words * k * k,
+                // A text slot: 4 × 20 for the patch's 16 entries, 25 around them.
+                instructions: rows * shares * (k * (k / 4.0 * 20.0 + 25.0) + 260.0),
+                memory: rows * words * 4.0,
+                // Neighbouring lanes read slots 192 bytes apart, in two banks: sixteen passes a load, twice a slot.
+                local: rows * shares * k * (2.0 * 16.0 + 1.5 * k),
+                ..Work::default()
+            }
+        }
+        "mass_weights" => Work {
+            // One warp walks the patches: indices, then sums at them; the second half of 48 slots holds private latents.
+            chain: patches * 3.0 * CACHE_CLOCKS + words / 4.0 * 3.0 * CACHE_CLOCKS,
+            ..elements(first * patches * SHAPE.k() as f64, 8.0, 40.0)
+        },
+        "uniform_marginal" | "column_marginal" => Work { chain: 4.0 * CACHE_CLOCKS, ..Work::default() },
+        "guide_cost" => elements(first * patches * words, 8.0, 60.0),
+        "sinkhorn_forward" => {
+            let cells = first * patches * words;
+            // A round's two products: about 1250 instructions a warp for 64 columns, sixteen warps; exp and plan: 110 a warp
+            // and 32 cells.
+            Work {
+                useful: cells * 44.0,
+                instructions: first * 16.0 * 11.0 * 1250.0 + cells / 32.0 * 110.0,
+                double: cells * 5.0,
+                memory: cells * 8.0,
+                local: cells / 32.0 * 2.0 * 11.0,
+                chain: 11.0 * 7.0 * 60.0,
+                ..Work::default()
+            }
+        }
+        "mix_rows" => {
+            // Output rows are patches where they need several tiles.
+            let (rows, terms) = if launch.grid[2] > 1 { (patches, words) } else { (words, patches) };
+            let (d, depths) = (a(8), (terms / 32.0).ceil());
+            Work {
+                tensor: 3.0 * 2.0 * blocks * 64.0 * 64.0 * depths * 32.0,
+                useful: 2.0 * first * rows * terms * d,
+                // 16 × 108 for staging, 160 for products, a warp and depth.
+                instructions: blocks * 4.0 * (depths * 1890.0 + 300.0),
+                memory: first * (rows + terms) * d * 4.0 + first * patches * words * 4.0,
+                cache: blocks * depths * 32.0 * (64.0 + 64.0) * 4.0,
+                // Shares of a transposed plan land in eight banks. 16 ldmatrix a depth.
+                local: blocks * depths * 4.0 * (16.0 * (if a(3) > 0.0 { 8.0 } else { 2.0 } + 2.0) + 64.0),
+                ..Work::default()
+            }
+        }
+        "residual_partial" => Work { useful: 4.0 * a(2), double: a(2) * 2.0, ..elements(a(2), 12.0, 17.0) },
+        "squares_partial" => Work { useful: 2.0 * a(1), double: a(1) * 2.0, ..elements(a(1), 4.0, 9.0) },
+        "products_partial" => Work { useful: 2.0 * a(2), double: a(2) * 3.0, ..elements(a(2), 8.0, 17.0) },
+        "sum_partial" => Work { chain: 2.0 * CACHE_CLOCKS + 300.0, ..Work::default() },
+        // Half of these are of patches and half of words.
+        "segment_mean" | "segment_mean_backward" => {
+            let bytes = if launch.kernel == "segment_mean" { 4.0 } else { 8.0 };
+            let tokens = f64::midpoint(patches, words);
+            let d = a(2);
+            Work { chain: (tokens / 16.0).ceil() * MEMORY_CLOCKS, ..elements(first * tokens * d, bytes, 5.0) }
+        }
+        "adamw" => Work { useful: 12.0 * a(4), ..elements(a(4), 28.0, 73.0) },
+        _ => return None,
+    };
+    work.blocks = blocks;
+    Some(work)
+}
+
+impl Work {
+    /// Adds another's work.
+    pub fn add(&mut self, other: &Self) {
+        self.tensor += other.tensor;
+        self.useful += other.useful;
+        self.instructions += other.instructions;
+        self.double += other.double;
+        self.memory += other.memory;
+        self.cache += other.cache;
+        self.local += other.local;
+        self.chain += other.chain;
+        self.blocks += other.blocks;
+    }
+}

@@ -41,10 +41,10 @@ const check = build('gpu_check', ['build', '-p', 'lucid-benches', '--bin', 'gpu_
 
 if (process.argv.includes('--build-only')) process.exit(0)
 const run = (file, args) => spawnSync(file, args, { cwd: folder, stdio: 'inherit' }).status ?? 1
-const probe = spawnSync(check, ['--steps', '1'], { cwd: folder, encoding: 'utf8' })
-if (probe.stdout.startsWith('not run')) {
+const probe = spawnSync(check, ['--probe'], { cwd: folder, encoding: 'utf8' })
+if (probe.status !== 0) {
   process.stdout.write(
-    `${probe.stdout}On a machine with an NVIDIA driver: copy ${folder} there and run, in it,\n` +
+    `not run: ${probe.stdout}On a machine with an NVIDIA driver: copy ${folder} there and run, in it,\n` +
       '  ./gpu_tests cuda_gpu && ./gpu_check\nwhich writes gpu-report.json and gpu-report.md.\n',
   )
 } else {

@@ -1,7 +1,7 @@
 //! Everything a GPU has to show: its results beside the reference's, a training run beside the CPU's, the same bits twice,
 //! and times beside what was computed for it. `scripts/gpu-check.mjs` builds it; it needs nothing but libcuda.
 //!
-//! `gpu_check [--backend cuda|cpu|shim] [--tiny] [--steps 200] [--card NAME] [--out DIR] [--model]`
+//! `gpu_check [--backend cuda|cpu|shim] [--tiny] [--steps 200] [--card NAME] [--out DIR] [--model] [--probe]`
 #![allow(missing_docs)]
 
 mod work;
@@ -37,15 +37,20 @@ fn options() -> Outcome<Option<Options>> {
                 print!("{}", model::markdown()?);
                 return Ok(None);
             }
+            "--probe" => {
+                println!("{}", cuda::probe().reason());
+                std::process::exit(i32::from(cuda::probe().choose(None).is_err()));
+            }
             "--tiny" => options.tiny = true,
             "--backend" => options.backend = value()?,
             "--steps" => options.steps = value()?.parse()?,
             "--card" => options.card = Some(value()?),
             "--out" => options.out = value()?.into(),
             _ => {
-                return Err(
-                    format!("unknown option '{name}'; known: --backend --tiny --steps --card --out --model").into()
-                );
+                return Err(format!(
+                    "unknown option '{name}'; known: --backend --tiny --steps --card --out --model --probe"
+                )
+                .into());
             }
         }
     }

@@ -7,16 +7,22 @@ use crate::backend::Factor;
 use crate::error::KernelError;
 use crate::ragged::Ragged;
 
-/// Adds what a partial sum left to `sums[slot]`.
-fn finish<D: Driver>(
+/// A sum over `len` values in two launches: `partial` gets the address of the blocks' sums and their number and launches
+/// what fills them; their total is added to `sums[slot]`.
+fn sum<D: Driver>(
     context: &Context<D>,
-    partial: u64,
-    parts: u32,
+    len: usize,
     sums: &mut Buffer<f64, D>,
     slot: usize,
+    partial: impl FnOnce(u64, u32) -> Result<(), KernelError>,
 ) -> Result<(), KernelError> {
+    let state = &mut *context.state();
+    let parts = sum_blocks(len);
+    state.sums.reserve(parts as usize)?;
+    let address = state.sums.write_at(parts as usize);
+    partial(address, parts)?;
     let (sums, slot) = (sums.write_at(slot + 1), narrow("slot", slot)?);
-    launch!(context, "sum_partial", [1, 1, 1], 256, 0; partial, parts, sums, slot)
+    launch!(context, "sum_partial", [1, 1, 1], 256, 0; address, parts, sums, slot)
 }
 
 pub(super) fn residual<D: Driver>(
@@ -28,17 +34,15 @@ pub(super) fn residual<D: Driver>(
     sums: &mut Buffer<f64, D>,
     slot: usize,
 ) -> Result<(), KernelError> {
-    let state = &mut *context.state();
-    let parts = sum_blocks(len);
-    state.sums.reserve(parts as usize)?;
-    let partial = state.sums.write_at(parts as usize);
     let (constant, of, from) = match factor {
         Factor::Constant(value) => (value, 0, 0),
         Factor::Over { numerator, slot } => (numerator, sums.read_at(slot + 1), narrow("slot", slot)?),
     };
-    launch!(context, "residual_partial", [parts, 1, 1], 256, 0;
-        prediction.write_at(len), target.read_at(len), len as u64, constant, of, from, partial)?;
-    finish(context, partial, parts, sums, slot)
+    let (prediction, target) = (prediction.write_at(len), target.read_at(len));
+    sum(context, len, sums, slot, |partial, parts| {
+        launch!(context, "residual_partial", [parts, 1, 1], 256, 0;
+            prediction, target, len as u64, constant, of, from, partial)
+    })
 }
 
 pub(super) fn sum_squares<D: Driver>(
@@ -48,12 +52,13 @@ pub(super) fn sum_squares<D: Driver>(
     sums: &mut Buffer<f64, D>,
     slot: usize,
 ) -> Result<(), KernelError> {
-    let state = &mut *context.state();
-    let parts = sum_blocks(len);
-    state.sums.reserve(parts as usize)?;
-    let partial = state.sums.write_at(parts as usize);
-    launch!(context, "squares_partial", [parts, 1, 1], 256, 0; values.read_at(len), len as u64, partial)?;
-    finish(context, partial, parts, sums, slot)
+    sum(
+        context,
+        len,
+        sums,
+        slot,
+        |partial, parts| launch!(context, "squares_partial", [parts, 1, 1], 256, 0; values.read_at(len), len as u64, partial),
+    )
 }
 
 pub(super) fn transport_cost<D: Driver>(
@@ -64,13 +69,10 @@ pub(super) fn transport_cost<D: Driver>(
     sums: &mut Buffer<f64, D>,
     slot: usize,
 ) -> Result<(), KernelError> {
-    let state = &mut *context.state();
-    let parts = sum_blocks(cells);
-    state.sums.reserve(parts as usize)?;
-    let partial = state.sums.write_at(parts as usize);
-    launch!(context, "products_partial", [parts, 1, 1], 256, 0;
-        cost.read_at(cells), plan.read_at(cells), cells as u64, partial)?;
-    finish(context, partial, parts, sums, slot)
+    sum(context, cells, sums, slot, |partial, parts| {
+        launch!(context, "products_partial", [parts, 1, 1], 256, 0;
+            cost.read_at(cells), plan.read_at(cells), cells as u64, partial)
+    })
 }
 
 #[allow(clippy::cast_possible_truncation)]

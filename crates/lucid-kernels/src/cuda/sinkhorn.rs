@@ -1,7 +1,7 @@
 //! Sinkhorn's iteration and its derivative: launches of sinkhorn.cu.
 
 use super::driver::Driver;
-use super::launcher::{Context, launch, narrow};
+use super::launcher::{Context, State, launch, narrow};
 use super::{Buffer, Cuda};
 use crate::error::KernelError;
 use crate::ragged::Pairs;
@@ -24,6 +24,15 @@ fn shared<D: Driver>(context: &Context<D>, pairs: &Pairs) -> Result<(usize, bool
     }
     let matrix = 4 * rows * columns;
     Ok(if vectors + matrix <= room { (vectors + matrix, true) } else { (vectors, false) })
+}
+
+/// Where K lies if not in shared memory.
+fn room<D: Driver>(state: &mut State<D>, inside: bool, cells: usize) -> Result<u64, KernelError> {
+    if inside {
+        return Ok(0);
+    }
+    state.matrix.reserve(cells)?;
+    Ok(state.matrix.write_at(cells))
 }
 
 /// The sink's mass and its start, which is 0 without one (see the scalar twin).
@@ -52,12 +61,7 @@ pub(super) fn forward<D: Driver>(
     let (mass, start) = sink(options);
     let state = &mut *context.state();
     let at = state.pairs(&context.driver, pairs)?;
-    let room = if inside {
-        0
-    } else {
-        state.matrix.reserve(cells)?;
-        state.matrix.write_at(cells)
-    };
+    let room = room(state, inside, cells)?;
     launch!(context, "sinkhorn_forward", [narrow("pairs", count)?, 1, 1], THREADS, bytes;
         cost.read_at(cells), row.read_at(rows), column.read_at(columns), at.vision, at.text, at.cells,
         narrow("patches", pairs.vision.longest())?, narrow("tokens", pairs.text.longest())?, options.epsilon as f32,
@@ -103,12 +107,7 @@ pub(super) fn backward<D: Driver>(
     let (mass, start) = sink(options);
     let state = &mut *context.state();
     let at = state.pairs(&context.driver, pairs)?;
-    let room = if inside {
-        0
-    } else {
-        state.matrix.reserve(cells)?;
-        state.matrix.write_at(cells)
-    };
+    let room = room(state, inside, cells)?;
     let round = 3 * rows + 2 * columns + count;
     let kept = round.checked_mul(options.iterations + 1).ok_or(KernelError::Memory { bytes: usize::MAX })?;
     state.history.reserve(kept)?;

@@ -1,6 +1,6 @@
 //! Decoder by block, and its backward pass on sparse codes (spec 2).
 
-use lucid_kernels::{Backend, Block, Dictionary};
+use lucid_kernels::{Backend, Block, CodeShape, Dictionary, Selection};
 
 use crate::common::{
     GLOBAL, HostCodes, HostDictionary, Random, SPLIT, assert_close, central_differences, difference_tolerance, dot,
@@ -8,7 +8,7 @@ use crate::common::{
 };
 use crate::oracle;
 
-on_every_backend!(equals_the_dense_product, backward_is_the_derivative);
+on_every_backend!(equals_the_dense_product, wide_rows_and_many_slots, backward_is_the_derivative);
 
 const BLOCKS: [Block; 3] = [Block::Joint, Block::Shared, Block::Private];
 
@@ -27,6 +27,33 @@ fn equals_the_dense_product<B: Backend>(backend: &B) {
             }
         }
     });
+}
+
+/// More columns and more slots than a block of a GPU takes at a time: it passes through its shared memory again.
+fn wide_rows_and_many_slots<B: Backend>(backend: &B) {
+    let (mut random, n, d) = (Random(18), 2, 530);
+    let shape = CodeShape { d_shared: 90, d_private: 90, k_shared: 70, k_private: 80, selection: Selection::Split };
+    let dictionary = HostDictionary::random(&mut random, d, shape.latents());
+    let codes = HostCodes::random(&mut random, n, shape);
+    let (device_codes, device) = (codes.upload(backend), dictionary.upload(backend));
+    let mut out = rubbish(backend, n * d);
+    backend.decode(&device_codes, Block::Joint, &device, true, &mut out).unwrap();
+    let expected = oracle::decode(&codes, Block::Joint, &dictionary, true);
+    assert_close("decoded", &read(backend, &out, n * d), &expected, tolerance::<B>());
+
+    // d W_dec[k] = Σ z_k g over the tokens, straight from the definition.
+    let grad = random.values(n * d);
+    let mut d_values = backend.zeros(n * shape.k()).unwrap();
+    let mut gradients = Dictionary::zeros(backend, d, shape.latents()).unwrap();
+    let device_grad = upload(backend, &grad);
+    backend
+        .decode_backward(&device_codes, Block::Joint, &device, false, &device_grad, &mut d_values, &mut gradients)
+        .unwrap();
+    let dense = codes.dense(Block::Joint);
+    let rows: Vec<f64> = (0..shape.latents() * d)
+        .map(|at| (0..n).map(|token| dense[token][at / d] * grad[token * d + at % d]).sum())
+        .collect();
+    assert_close("d W_dec", &read(backend, &gradients.w_dec, rows.len()), &rows, tolerance::<B>());
 }
 
 fn backward_is_the_derivative<B: Backend>(backend: &B) {

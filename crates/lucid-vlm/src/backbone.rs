@@ -1,12 +1,14 @@
 //! A loaded backbone: pictures and captions in, states at a named hook and pooled outputs out.
 
-use crate::config::SiglipConfig;
+use crate::checkpoint::Checkpoint;
+use crate::config::ModelConfig;
 use crate::error::VlmError;
 use crate::hook::{self, Hook, TEXT_DEFAULT, Tower, VISION_DEFAULT};
 use crate::mini_training::initial;
+use crate::model::DualEncoder;
+use crate::open_clip;
 use crate::preprocess::Preprocessing;
-use crate::siglip::Siglip;
-use crate::tokenizer::{TextTokenizer, Tokens};
+use crate::tokenizer::{TextShape, TextTokenizer, Tokens};
 use crate::weights::{TensorMap, expected_shapes, read_weights};
 use crate::workers;
 use candle_core::{Device, Tensor};
@@ -20,11 +22,11 @@ use std::sync::Arc;
 pub struct ImageStates {
     /// Number of images n.
     pub images: usize,
-    /// Patches T of each image, row-major from the top left.
-    pub patches: usize,
+    /// Rows and columns of patches of each image; their states follow each other row by row from the top left.
+    pub grids: Vec<[u32; 2]>,
     /// Width d of a state.
     pub dim: usize,
-    /// States, [n, T, d].
+    /// States, [Σ rows · columns, d].
     pub states: Vec<f32>,
     /// Width of a pooled output; 0 in a model without a head.
     pub pooled_dim: usize,
@@ -53,18 +55,20 @@ pub struct TextStates {
     pub pooled: Vec<f32>,
 }
 
-/// The four files of a backbone, in memory.
+/// The files of a backbone, in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct BackboneFiles<'a> {
     /// Name kept in the provenance of what is made with it.
     pub id: &'a str,
-    /// `config.json`
+    /// `config.json`, or `open_clip_config.json`.
     pub config: &'a [u8],
-    /// `model.safetensors`
-    pub weights: &'a [u8],
+    /// Weight files with their names: `model.safetensors`, or its shards.
+    pub weights: &'a [(&'a str, &'a [u8])],
     /// `tokenizer.json`
     pub tokenizer: &'a [u8],
-    /// `preprocessor_config.json`; SigLIP's own values where absent.
+    /// `tokenizer_config.json`, which names the special tokens.
+    pub tokenizer_config: Option<&'a [u8]>,
+    /// `preprocessor_config.json`; the family's own values where absent.
     pub preprocessor: Option<&'a [u8]>,
 }
 
@@ -72,7 +76,7 @@ pub struct BackboneFiles<'a> {
 #[derive(Clone)]
 pub struct Backbone {
     id: String,
-    model: Arc<Siglip>,
+    model: Arc<DualEncoder>,
     tokenizer: Arc<TextTokenizer>,
     preprocessing: Preprocessing,
     weights_hash: String,
@@ -80,11 +84,29 @@ pub struct Backbone {
     threads: usize,
 }
 
-/// States and pooled output of one item.
-type Encoded = (Vec<f32>, Vec<f32>);
+/// States of one item at some hooks, and its pooled output.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Encoded {
+    /// One [T, d] for each hook asked for.
+    pub states: Vec<Vec<f32>>,
+    /// Rows and columns of patches; 0 for a caption.
+    pub grid: [u32; 2],
+    /// Pooled output; empty in a model without one.
+    pub pooled: Vec<f32>,
+}
 
 fn values(tensor: &Tensor) -> Result<Vec<f32>, VlmError> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
+}
+
+/// BLAKE3 of the weights: of the one file, or over a line `<name> <hash>` a shard.
+fn hash_of(files: &[(&str, &[u8])]) -> String {
+    if let [(_, bytes)] = files {
+        return blake3::hash(bytes).to_hex().to_string();
+    }
+    let lines: String =
+        files.iter().map(|(name, bytes)| format!("{name} {}\n", blake3::hash(bytes).to_hex())).collect();
+    blake3::hash(lines.as_bytes()).to_hex().to_string()
 }
 
 /// Ids of captions of one length, u32 [n, L].
@@ -100,31 +122,17 @@ impl Backbone {
     /// # Errors
     /// `E_BACKBONE` (a file is missing or not what it should be), `E_BACKBONE_CONFIG`, `E_BACKBONE_WEIGHTS`, `E_TOKENIZER`.
     pub fn load(folder: &Path) -> Result<Self, VlmError> {
-        let failed = |name: &str, e: std::io::Error| VlmError::File {
-            file: folder.join(name).display().to_string(),
-            reason: e.to_string(),
-        };
-        let read = |name: &str| std::fs::read(folder.join(name)).map_err(|e| failed(name, e));
-        let config = read("config.json")?;
-        let tokenizer = read("tokenizer.json")?;
-        let preprocessor = match read("preprocessor_config.json") {
-            Ok(bytes) => Some(bytes),
-            Err(_) if !folder.join("preprocessor_config.json").exists() => None,
-            Err(e) => return Err(e),
-        };
-        let name = "model.safetensors";
-        let file = std::fs::File::open(folder.join(name)).map_err(|e| failed(name, e))?;
-        // SAFETY: the map is read-only and dropped before this function returns; the values are copied out. A file that another
-        // process changes meanwhile gives other values or a bus error, as with any mapped weights.
-        let weights = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| failed(name, e))?;
+        let files = Checkpoint::read(folder)?;
         let id = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
         let id = id.file_name().map_or_else(|| "backbone".into(), |n| n.to_string_lossy().into_owned());
+        let weights: Vec<(&str, &[u8])> = files.weights.iter().map(|(name, map)| (name.as_str(), &map[..])).collect();
         Self::from_files(BackboneFiles {
             id: &id,
-            config: &config,
+            config: &files.config,
             weights: &weights,
-            tokenizer: &tokenizer,
-            preprocessor: preprocessor.as_deref(),
+            tokenizer: &files.tokenizer,
+            tokenizer_config: files.tokenizer_config.as_deref(),
+            preprocessor: files.preprocessor.as_deref(),
         })
     }
 
@@ -133,22 +141,49 @@ impl Backbone {
     /// # Errors
     /// As [`Backbone::load`]; files are named as in the folder.
     pub fn from_files(files: BackboneFiles<'_>) -> Result<Self, VlmError> {
-        let config = SiglipConfig::parse(files.config, "config.json")?;
-        let side = config.vision_config.image_size;
-        let preprocessing = match files.preprocessor {
-            Some(json) => Preprocessing::parse(json, "preprocessor_config.json", side)?,
-            None => Preprocessing::siglip(side),
+        let given: Value = serde_json::from_slice(files.config)
+            .map_err(|e| VlmError::File { file: "config.json".into(), reason: format!("not JSON: {e}") })?;
+        let mut tensors = TensorMap::new();
+        let mut preprocessor = files.preprocessor.map(<[u8]>::to_vec);
+        let mut config = None;
+        if !open_clip::is_ours(&given) {
+            // Checked before the weights are read: they may take minutes, a wrong config none.
+            config = Some(ModelConfig::parse(files.config, "config.json")?);
+        }
+        for (name, bytes) in files.weights {
+            for (tensor, value) in read_weights(bytes, name)? {
+                if tensors.insert(tensor.clone(), value).is_some() {
+                    let (found, expected) = (format!("again in {name}"), "a tensor in one file only".into());
+                    return Err(VlmError::Weights { tensor, found, expected });
+                }
+            }
+        }
+        let config = match config {
+            Some(config) => config,
+            None => {
+                let translated = open_clip::translate(&given, tensors)?;
+                tensors = translated.tensors;
+                preprocessor.get_or_insert(translated.preprocessor.to_string().into_bytes());
+                ModelConfig::parse(translated.config.to_string().as_bytes(), open_clip::CONFIG)?
+            }
+        };
+        let preprocessing = match preprocessor {
+            Some(json) => Preprocessing::parse(&json, "preprocessor_config.json", &config)?,
+            None => Preprocessing::of(&config),
         };
         let text = &config.text_config;
-        let tokenizer =
-            TextTokenizer::parse(files.tokenizer, text.max_position_embeddings, text.vocab_size, text.pad_token_id)?;
-        let tensors = read_weights(files.weights, "model.safetensors")?;
+        let shape = TextShape {
+            length: text.max_position_embeddings,
+            vocabulary: text.vocab_size,
+            pad: text.pad_token_id,
+            canonical: config.traits().canonical,
+        };
         Ok(Self {
             id: files.id.into(),
-            model: Arc::new(Siglip::new(&config, &tensors)?),
-            tokenizer: Arc::new(tokenizer),
+            model: Arc::new(DualEncoder::new(&config, &tensors)?),
+            tokenizer: Arc::new(TextTokenizer::parse(files.tokenizer, files.tokenizer_config, shape)?),
             preprocessing,
-            weights_hash: blake3::hash(files.weights).to_hex().to_string(),
+            weights_hash: hash_of(files.weights),
             tokenizer_hash: blake3::hash(files.tokenizer).to_hex().to_string(),
             threads: 0,
         })
@@ -163,7 +198,7 @@ impl Backbone {
         let config = self.config();
         let tensors: TensorMap =
             initial::tensors(expected_shapes(config), config, [10.0, -10.0], seed)?.into_iter().collect();
-        let model = Arc::new(Siglip::new(config, &tensors)?);
+        let model = Arc::new(DualEncoder::new(config, &tensors)?);
         let hash = format!("none: random weights of seed {seed}");
         Ok(Self { id: format!("{}, untrained", self.id), model, weights_hash: hash, ..self.clone() })
     }
@@ -185,12 +220,12 @@ impl Backbone {
     }
 
     /// Shapes of both towers.
-    pub fn config(&self) -> &SiglipConfig {
+    pub fn config(&self) -> &ModelConfig {
         self.model.config()
     }
 
     /// The forward pass itself, for batches of one's own.
-    pub fn model(&self) -> &Siglip {
+    pub fn model(&self) -> &DualEncoder {
         &self.model
     }
 
@@ -214,14 +249,14 @@ impl Backbone {
         self.config().text_config.hidden_size
     }
 
-    /// Rows and columns of patches.
+    /// Rows and columns of patches of a square picture; every picture's where the family squashes or crops.
     pub fn grid(&self) -> [u32; 2] {
         [self.config().vision_config.side() as u32; 2]
     }
 
-    /// Side of the square input in pixels.
+    /// Side of a square input in pixels.
     pub fn image_size(&self) -> usize {
-        self.config().vision_config.image_size
+        self.preprocessing.image_size
     }
 
     /// All hook names, defaults first in each tower.
@@ -233,7 +268,7 @@ impl Backbone {
     pub fn provenance(&self) -> Value {
         json!({
             "id": self.id,
-            "architecture": "siglip",
+            "architecture": self.config().model_type.name(),
             "weightsBlake3": self.weights_hash,
             "tokenizerBlake3": self.tokenizer_hash,
             "preprocessing": self.preprocessing,
@@ -243,25 +278,26 @@ impl Backbone {
         })
     }
 
-    /// States of pictures at a hook of the image tower, and pooled outputs. Pictures of any size; each is squashed.
+    /// States of pictures at a hook of the image tower, and pooled outputs. Pictures of any size.
     ///
     /// # Errors
     /// `E_HOOK`, `E_IMAGE`, `E_COMPUTE`.
     pub fn encode_images(&self, images: &[RgbImage], hook: &str) -> Result<ImageStates, VlmError> {
         let hook = hook::find_hook_of(self.config(), Tower::Vision, hook)?;
         let encoded = workers::each(self.threads(), images.len(), &|| false, |i| {
-            self.encode_squashed(&self.preprocessing.squash(&images[i])?, hook)
+            self.encode_fitted(&self.preprocessing.fitted(&images[i])?, &[hook])
         })?;
         let mut all = ImageStates {
             images: images.len(),
-            patches: self.config().vision_config.patches(),
+            grids: Vec::with_capacity(images.len()),
             dim: self.vision_dim(),
             states: Vec::new(),
-            pooled_dim: if self.config().vision_config.vision_use_head { self.vision_dim() } else { 0 },
+            pooled_dim: self.config().vision_projection(),
             pooled: Vec::new(),
         };
-        for (states, pooled) in encoded.unwrap_or_default() {
-            all.states.extend(states);
+        for Encoded { states, grid, pooled } in encoded.unwrap_or_default() {
+            all.grids.push(grid);
+            all.states.extend(states.into_iter().flatten());
             all.pooled.extend(pooled);
         }
         Ok(all)
@@ -274,24 +310,23 @@ impl Backbone {
     pub fn encode_texts(&self, texts: &[&str], hook: &str) -> Result<TextStates, VlmError> {
         let hook = hook::find_hook_of(self.config(), Tower::Text, hook)?;
         let tokens = texts.iter().map(|t| self.tokenizer.encode(t, true)).collect::<Result<Vec<_>, _>>()?;
-        let encoded = workers::each(self.threads(), texts.len(), &|| false, |i| self.encode_tokens(&tokens[i], hook))?;
-        let mut all = TextStates {
-            dim: self.text_dim(),
-            pooled_dim: self.config().text_config.projection(),
-            ..TextStates::default()
-        };
-        for (tokens, (states, pooled)) in tokens.iter().zip(encoded.unwrap_or_default()) {
+        let encoded =
+            workers::each(self.threads(), texts.len(), &|| false, |i| self.encode_tokens(&tokens[i], &[hook]))?;
+        let mut all =
+            TextStates { dim: self.text_dim(), pooled_dim: self.config().text_projection(), ..TextStates::default() };
+        for (tokens, Encoded { states, pooled, .. }) in tokens.iter().zip(encoded.unwrap_or_default()) {
             all.lengths.push(tokens.valid as u32);
-            all.ids.extend(&tokens.padded[..tokens.valid]);
+            all.ids.extend(tokens.ids());
             all.kinds.extend(&tokens.kinds);
             all.spans.extend(&tokens.spans);
-            all.states.extend(states);
+            all.states.extend(states.into_iter().flatten());
             all.pooled.extend(pooled);
         }
         Ok(all)
     }
 
-    /// `exp(logit_scale) · cos + logit_bias` of pooled outputs, [images, texts]; a sigmoid of it is the probability of a match.
+    /// `exp(logit_scale) · cos + logit_bias` of pooled outputs, [images, texts]. SigLIP: a sigmoid of it is the probability of a
+    /// match; CLIP has no bias, and a softmax over the texts shares out the probability among them.
     ///
     /// # Errors
     /// `E_OPTION` when the widths do not fit or the model has no head.
@@ -309,21 +344,25 @@ impl Backbone {
         values(&self.model.logits(&image, &text)?)
     }
 
-    /// One picture of the input size through the image tower.
-    pub(crate) fn encode_squashed(&self, image: &RgbImage, hook: Hook) -> Result<Encoded, VlmError> {
+    /// One picture of the input size through the image tower; states of its patches.
+    pub(crate) fn encode_fitted(&self, image: &RgbImage, hooks: &[Hook]) -> Result<Encoded, VlmError> {
         let pixels = self.preprocessing.pixels(image)?.unsqueeze(0)?;
-        let out = self.model.vision(&pixels, hook != Hook::Final)?;
-        let states = match hook {
-            Hook::Final => &out.post_ln,
-            Hook::Block(n) => &out.blocks[n],
+        let out = self.model.vision(&pixels, hooks.iter().any(|&hook| hook != Hook::Final))?;
+        let at = |hook: &Hook| match hook {
+            Hook::Final => values(&out.post_ln),
+            Hook::Block(n) => values(&out.blocks[*n]),
         };
-        let pooled = out.pooled.as_ref().map_or(Ok(Vec::new()), values)?;
-        Ok((values(states)?, pooled))
+        let patch = self.config().vision_config.patch_size as u32;
+        Ok(Encoded {
+            states: hooks.iter().map(at).collect::<Result<_, _>>()?,
+            grid: [image.height() / patch, image.width() / patch],
+            pooled: out.pooled.as_ref().map_or(Ok(Vec::new()), values)?,
+        })
     }
 
     /// States of a picture of any size at every hook of the image tower, in the order of [`Self::hooks_in_order`], each [T, d].
     pub(crate) fn every_image_state(&self, image: &RgbImage) -> Result<Vec<Vec<f32>>, VlmError> {
-        let pixels = self.preprocessing.pixels(&self.preprocessing.squash(image)?)?.unsqueeze(0)?;
+        let pixels = self.preprocessing.pixels(&self.preprocessing.fitted(image)?)?.unsqueeze(0)?;
         let out = self.model.vision(&pixels, true)?;
         out.blocks.iter().chain([&out.post_ln]).map(values).collect()
     }
@@ -350,14 +389,18 @@ impl Backbone {
         blocks.chain([last.to_string()]).collect()
     }
 
-    /// One caption through the text tower; states of its valid positions.
-    pub(crate) fn encode_tokens(&self, tokens: &Tokens, hook: Hook) -> Result<Encoded, VlmError> {
+    /// One caption through the text tower; states of its kept positions.
+    pub(crate) fn encode_tokens(&self, tokens: &Tokens, hooks: &[Hook]) -> Result<Encoded, VlmError> {
         let ids = Tensor::from_slice(&tokens.padded, (1, tokens.padded.len()), &Device::Cpu)?;
-        let out = self.model.text(&ids, hook != Hook::Final)?;
-        let states = match hook {
-            Hook::Final => &out.final_ln,
-            Hook::Block(n) => &out.blocks[n],
+        let out = self.model.text(&ids, hooks.iter().any(|&hook| hook != Hook::Final))?;
+        let at = |hook: &Hook| {
+            let states = match hook {
+                Hook::Final => &out.final_ln,
+                Hook::Block(n) => &out.blocks[*n],
+            };
+            values(&states.narrow(1, tokens.start, tokens.valid)?)
         };
-        Ok((values(&states.narrow(1, 0, tokens.valid)?)?, values(&out.pooled)?))
+        let states = hooks.iter().map(at).collect::<Result<_, _>>()?;
+        Ok(Encoded { states, grid: [0, 0], pooled: values(&out.pooled)? })
     }
 }

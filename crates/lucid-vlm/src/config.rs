@@ -1,8 +1,10 @@
-//! `config.json` of a SigLIP model as `transformers` writes it. Older files leave values out that equal SigLIP's defaults
-//! (base-patch16-224), so every field has one.
+//! `config.json` of a SigLIP, SigLIP 2 or CLIP model as `transformers` writes it. Older files leave out values that equal their
+//! family's defaults, so every field has one.
 
 use crate::error::VlmError;
+use crate::family::{Family, Traits};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::Path;
 
 /// Activation function of the feed-forward layers.
@@ -15,6 +17,9 @@ pub enum Activation {
     /// GELU with the error function.
     #[serde(rename = "gelu")]
     GeluErf,
+    /// x · σ(1.702 x): OpenAI's CLIP.
+    #[serde(rename = "quick_gelu")]
+    QuickGelu,
 }
 
 /// Shape of the image tower.
@@ -35,6 +40,9 @@ pub struct VisionConfig {
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
+    /// SigLIP 2 NaFlex: rows of the position table, a square number, and most patches of a picture. `image_size` means nothing then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_patches: Option<usize>,
     /// Activation of the feed-forward layers.
     pub hidden_act: Activation,
     /// Epsilon of the layer norms.
@@ -53,6 +61,7 @@ impl Default for VisionConfig {
             num_channels: 3,
             image_size: 224,
             patch_size: 16,
+            num_patches: None,
             hidden_act: Activation::GeluTanh,
             layer_norm_eps: 1e-6,
             vision_use_head: true,
@@ -61,12 +70,12 @@ impl Default for VisionConfig {
 }
 
 impl VisionConfig {
-    /// Patches along one side of the input.
+    /// Patches along one side of a square input, and of the position table.
     pub fn side(&self) -> usize {
-        self.image_size / self.patch_size
+        self.num_patches.map_or(self.image_size / self.patch_size, usize::isqrt)
     }
 
-    /// Patches of one image.
+    /// Patches of a square input, and most of any.
     pub fn patches(&self) -> usize {
         self.side() * self.side()
     }
@@ -99,8 +108,12 @@ pub struct TextConfig {
     pub layer_norm_eps: f64,
     /// Id that fills up a caption. SigLIP pads with its end-of-sentence id.
     pub pad_token_id: u32,
-    /// Width of the pooled output; `hidden_size` when absent.
+    /// SigLIP: width of the pooled output; `hidden_size` when absent.
     pub projection_size: Option<usize>,
+    /// CLIP: the id whose state is pooled. 2 stands for the largest id in the caption, as older files have it. SigLIP's files
+    /// carry values here that mean nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eos_token_id: Option<u32>,
 }
 
 impl Default for TextConfig {
@@ -116,43 +129,113 @@ impl Default for TextConfig {
             layer_norm_eps: 1e-6,
             pad_token_id: 1,
             projection_size: None,
+            eos_token_id: None,
         }
     }
 }
 
-impl TextConfig {
-    /// Width of the pooled output.
-    pub fn projection(&self) -> usize {
-        self.projection_size.unwrap_or(self.hidden_size)
-    }
-}
-
-/// A whole SigLIP model.
+/// A whole model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SiglipConfig {
-    /// `siglip`; the fixed-resolution SigLIP 2 models carry the same name.
-    #[serde(default = "siglip")]
-    pub model_type: String,
+pub struct ModelConfig {
+    /// The family; the fixed-resolution SigLIP 2 models are `siglip` too.
+    #[serde(default)]
+    pub model_type: Family,
     /// Text tower.
     #[serde(default)]
     pub text_config: TextConfig,
     /// Image tower.
     #[serde(default)]
     pub vision_config: VisionConfig,
+    /// CLIP: width of both pooled outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection_dim: Option<usize>,
 }
 
-fn siglip() -> String {
-    "siglip".into()
+/// What the files of a family may leave out.
+fn defaults(family: Family) -> ModelConfig {
+    let (text, vision) = (TextConfig::default(), VisionConfig::default());
+    match family {
+        Family::Siglip => {
+            ModelConfig { model_type: family, text_config: text, vision_config: vision, projection_dim: None }
+        }
+        Family::Siglip2 => ModelConfig {
+            vision_config: VisionConfig { num_patches: Some(256), ..vision },
+            model_type: family,
+            text_config: text,
+            projection_dim: None,
+        },
+        Family::Clip => ModelConfig {
+            model_type: family,
+            text_config: TextConfig {
+                hidden_size: 512,
+                intermediate_size: 2048,
+                num_attention_heads: 8,
+                vocab_size: 49_408,
+                max_position_embeddings: 77,
+                hidden_act: Activation::QuickGelu,
+                layer_norm_eps: 1e-5,
+                eos_token_id: Some(49_407),
+                ..text
+            },
+            vision_config: VisionConfig {
+                patch_size: 32,
+                hidden_act: Activation::QuickGelu,
+                layer_norm_eps: 1e-5,
+                vision_use_head: false,
+                ..vision
+            },
+            projection_dim: Some(512),
+        },
+    }
 }
 
-impl SiglipConfig {
+/// Puts the fields of `over` that say something on top of `base`.
+fn overlay(base: &mut Value, over: &Value) {
+    let (Some(base), Some(over)) = (base.as_object_mut(), over.as_object()) else { return };
+    for (name, value) in over.iter().filter(|(_, value)| !value.is_null()) {
+        base.insert(name.clone(), value.clone());
+    }
+}
+
+impl ModelConfig {
     /// Reads and checks the JSON text of a `config.json`; `file` only names it in errors.
     ///
     /// # Errors
     /// `E_BACKBONE` when it is not JSON of this form, `E_BACKBONE_CONFIG` when a value cannot be used.
     pub fn parse(json: &[u8], file: &str) -> Result<Self, VlmError> {
-        let config: Self = serde_json::from_slice(json)
-            .map_err(|e| VlmError::File { file: file.into(), reason: format!("not a SigLIP config: {e}") })?;
+        let broken = |e: &dyn std::fmt::Display| VlmError::File {
+            file: file.into(),
+            reason: format!("not the config of a SigLIP or CLIP model: {e}"),
+        };
+        let given: Value = serde_json::from_slice(json).map_err(|e| broken(&e))?;
+        let family = match given.get("model_type") {
+            None => Family::Siglip,
+            Some(found) => found.as_str().and_then(Family::from_name).ok_or_else(|| VlmError::Config {
+                file: file.into(),
+                field: "model_type".into(),
+                found: found.to_string(),
+                expected: format!("one of {}", Family::NAMES.join(", ")),
+            })?,
+        };
+        let mut all = serde_json::to_value(defaults(family)).map_err(|e| broken(&e))?;
+        for tower in ["text_config", "vision_config"] {
+            // The first CLIP files keep their values in `…_config_dict`, which wins, as in `transformers`.
+            for source in [tower.to_string(), format!("{tower}_dict")] {
+                if let Some(fields) = given.get(&source).filter(|fields| !fields.is_null()) {
+                    if !fields.is_object() {
+                        return Err(broken(&format!("`{source}` is no object")));
+                    }
+                    overlay(&mut all[tower], fields);
+                }
+            }
+        }
+        if let Some(width) = given.get("projection_dim").filter(|_| family == Family::Clip) {
+            overlay(&mut all, &serde_json::json!({ "projection_dim": width }));
+        }
+        let mut config: Self = serde_json::from_value(all).map_err(|e| broken(&e))?;
+        if !family.traits().positions_follow_grid {
+            config.vision_config.num_patches = None;
+        }
         config.check(file)?;
         Ok(config)
     }
@@ -160,21 +243,35 @@ impl SiglipConfig {
     /// Reads and checks a `config.json`.
     ///
     /// # Errors
-    /// As [`SiglipConfig::parse`].
+    /// As [`ModelConfig::parse`].
     pub fn load(path: &Path) -> Result<Self, VlmError> {
         let file = path.display().to_string();
         let bytes = std::fs::read(path).map_err(|e| VlmError::File { file: file.clone(), reason: e.to_string() })?;
         Self::parse(&bytes, &file)
     }
 
+    /// What sets its family apart.
+    pub fn traits(&self) -> &'static Traits {
+        self.model_type.traits()
+    }
+
+    /// Width of a caption's pooled output.
+    pub fn text_projection(&self) -> usize {
+        let own = self.text_config.projection_size.unwrap_or(self.text_config.hidden_size);
+        self.projection_dim.unwrap_or(own)
+    }
+
+    /// Width of a picture's pooled output; 0 in a model that pools none.
+    pub fn vision_projection(&self) -> usize {
+        let own = if self.vision_config.vision_use_head { self.vision_config.hidden_size } else { 0 };
+        self.projection_dim.unwrap_or(own)
+    }
+
     /// The sizes are believed only after this: a config from outside must not make us allocate without bound.
-    fn check(&self, file: &str) -> Result<(), VlmError> {
+    pub(crate) fn check(&self, file: &str) -> Result<(), VlmError> {
         let bad = |field: &str, found: String, expected: &str| {
             Err(VlmError::Config { file: file.into(), field: field.into(), found, expected: expected.into() })
         };
-        if self.model_type != "siglip" {
-            return bad("model_type", format!("{:?}", self.model_type), "\"siglip\"");
-        }
         let (v, t) = (&self.vision_config, &self.text_config);
         let ranges = [
             ("vision_config.hidden_size", v.hidden_size, 16_384),
@@ -190,6 +287,8 @@ impl SiglipConfig {
             ("text_config.vocab_size", t.vocab_size, 4_000_000),
             ("text_config.max_position_embeddings", t.max_position_embeddings, 8192),
             ("text_config.projection_size", t.projection_size.unwrap_or(1), 16_384),
+            ("projection_dim", self.projection_dim.unwrap_or(1), 16_384),
+            ("vision_config.num_patches", v.num_patches.unwrap_or(1), 65_536),
         ];
         for (field, found, most) in ranges {
             if found == 0 || found > most {
@@ -199,7 +298,11 @@ impl SiglipConfig {
         if v.num_channels != 3 {
             return bad("vision_config.num_channels", v.num_channels.to_string(), "3");
         }
-        if v.image_size < v.patch_size {
+        if let Some(patches) = v.num_patches {
+            if patches.isqrt() * patches.isqrt() != patches {
+                return bad("vision_config.num_patches", patches.to_string(), "a square number");
+            }
+        } else if v.image_size < v.patch_size {
             return bad("vision_config.patch_size", v.patch_size.to_string(), "at most image_size");
         }
         for (field, width, heads) in [

@@ -103,7 +103,7 @@ impl VlmError {
             Self::File { .. } => "a backbone folder holds config.json, model.safetensors, tokenizer.json and \
                  preprocessor_config.json as Hugging Face saves them"
                 .into(),
-            Self::Weights { .. } => "config.json and model.safetensors must come from the same SigLIP model".into(),
+            Self::Weights { .. } => "config.json and model.safetensors must come from the same model".into(),
             Self::Hook { nearest, .. } => format!("use one of: {}", nearest.join(", ")),
             Self::Image { .. } => "replace the picture, or let extraction skip bad pairs (`onBad: \"skip\"`)".into(),
             Self::EmptyText { .. } => {

@@ -290,7 +290,7 @@ type Picture = (RgbImage, [u32; 2], Option<Vec<u8>>);
 fn picture(backbone: &Backbone, source: &ImageSource, small: bool) -> Result<Picture, VlmError> {
     let image = decode_image(source)?;
     let thumbnail = if small { Some(thumbnail(&image)?) } else { None };
-    let squashed = backbone.preprocessing().squash(&image)?;
+    let squashed = backbone.preprocessing().fitted(&image)?;
     Ok((squashed, [image.width(), image.height()], thumbnail))
 }
 
@@ -305,8 +305,9 @@ fn write_batch(
     let stop = || observer.cancelled();
     // One item a picture with its captions: large and small work mix, and a pair's results stay together.
     let encoded = workers::each(backbone.threads(), pairs.len(), &stop, |i| {
-        let (patches, _) = backbone.encode_squashed(&pairs[i].image, vision)?;
-        let captions = pairs[i].captions.iter().map(|(_, tokens)| Ok(backbone.encode_tokens(tokens, text)?.0));
+        let patches = backbone.encode_fitted(&pairs[i].image, &[vision])?;
+        let captions =
+            pairs[i].captions.iter().map(|(_, tokens)| Ok(backbone.encode_tokens(tokens, &[text])?.states.concat()));
         Ok::<_, VlmError>((patches, captions.collect::<Result<Vec<_>, VlmError>>()?))
     })?;
     let encoded = encoded.ok_or_else(cancelled)?;
@@ -318,15 +319,15 @@ fn write_batch(
             .map(|((text, tokens), states)| CaptionActivations {
                 text,
                 states,
-                ids: &tokens.padded[..tokens.valid],
+                ids: tokens.ids(),
                 kinds: &tokens.kinds,
                 spans: &tokens.spans,
             })
             .collect();
         writer.append(&PairActivations {
             key: &pair.key,
-            vision: patches,
-            vision_grid: backbone.grid(),
+            vision: &patches.states[0],
+            vision_grid: patches.grid,
             captions: &captions,
             size: Some(pair.size),
             boxes: &pair.boxes,

@@ -1,6 +1,6 @@
 //! Named places in the two towers whose states can be taken out.
 
-use crate::config::SiglipConfig;
+use crate::config::ModelConfig;
 use crate::error::VlmError;
 use strsim::osa_distance;
 
@@ -28,7 +28,7 @@ pub const VISION_DEFAULT: &str = "vision.post_ln";
 pub const TEXT_DEFAULT: &str = "text.final_ln";
 
 /// All hook names of a model, image tower first, defaults first.
-pub fn hook_names(config: &SiglipConfig) -> Vec<String> {
+pub fn hook_names(config: &ModelConfig) -> Vec<String> {
     let blocks = |tower: &str, n: usize| (0..n).map(move |i| format!("{tower}.block:{i}")).collect::<Vec<_>>();
     let mut names = vec![VISION_DEFAULT.to_string()];
     names.extend(blocks("vision", config.vision_config.num_hidden_layers));
@@ -41,7 +41,7 @@ pub fn hook_names(config: &SiglipConfig) -> Vec<String> {
 ///
 /// # Errors
 /// `E_HOOK` with the nearest valid names.
-pub fn find_hook(config: &SiglipConfig, name: &str) -> Result<(Tower, Hook), VlmError> {
+pub fn find_hook(config: &ModelConfig, name: &str) -> Result<(Tower, Hook), VlmError> {
     let names = hook_names(config);
     if !names.iter().any(|n| n == name) {
         let mut nearest = names;
@@ -58,7 +58,7 @@ pub fn find_hook(config: &SiglipConfig, name: &str) -> Result<(Tower, Hook), Vlm
 ///
 /// # Errors
 /// `E_HOOK` with the nearest names of that tower.
-pub fn find_hook_of(config: &SiglipConfig, tower: Tower, name: &str) -> Result<Hook, VlmError> {
+pub fn find_hook_of(config: &ModelConfig, tower: Tower, name: &str) -> Result<Hook, VlmError> {
     let prefix = if tower == Tower::Vision { "vision." } else { "text." };
     match find_hook(config, name) {
         Ok((found, hook)) if found == tower => Ok(hook),

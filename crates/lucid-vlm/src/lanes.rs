@@ -121,6 +121,22 @@ pub fn gelu_slope(x: f32) -> f32 {
     s + 2.0 * x * s * (1.0 - s) * du
 }
 
+/// The slope within [`quick_gelu`]'s sigmoid.
+pub const QUICK_GELU: f32 = 1.702;
+
+/// OpenAI's approximation of GELU: x · σ(1.702 x).
+#[inline(always)]
+pub fn quick_gelu(x: f32) -> f32 {
+    x / (1.0 + exp(-QUICK_GELU * x))
+}
+
+/// Derivative of [`quick_gelu`].
+#[inline(always)]
+pub fn quick_gelu_slope(x: f32) -> f32 {
+    let s = 1.0 / (1.0 + exp(-QUICK_GELU * x));
+    s + QUICK_GELU * x * s * (1.0 - s)
+}
+
 /// Mean and 1/√(variance + eps) of a row.
 #[inline(always)]
 pub fn moments(x: &[f32], eps: f32) -> (f32, f32) {

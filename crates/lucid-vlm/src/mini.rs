@@ -20,8 +20,9 @@ impl Backbone {
         let backbone = Self::from_files(BackboneFiles {
             id: "mini",
             config: include_bytes!("../mini/config.json"),
-            weights: include_bytes!("../mini/model.safetensors"),
+            weights: &[("model.safetensors", include_bytes!("../mini/model.safetensors"))],
             tokenizer: include_bytes!("../mini/tokenizer.json"),
+            tokenizer_config: None,
             preprocessor: Some(include_bytes!("../mini/preprocessor_config.json")),
         })?;
         *loaded = Some(backbone.clone());

@@ -42,9 +42,15 @@ pub fn softmax(x: &Tensor, scale: f64) -> Result<Tensor> {
 /// The step after a feed-forward layer's first product: activation of `x + bias`.
 pub fn bias_activation(x: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
     match activation {
-        Activation::GeluTanh if fused(x) => x.contiguous()?.apply_op2(bias, BiasGelu),
+        Activation::GeluTanh if fused(x) => x.contiguous()?.apply_op2(bias, BiasCurve(GeluTanh)),
         Activation::GeluTanh => x.broadcast_add(bias)?.gelu(),
         Activation::GeluErf => bias_add(x, bias)?.gelu_erf(),
+        Activation::QuickGelu if fused(x) => x.contiguous()?.apply_op2(bias, BiasCurve(QuickGelu)),
+        Activation::QuickGelu => {
+            let x = x.broadcast_add(bias)?;
+            let decay = (&x * f64::from(-lanes::QUICK_GELU))?.exp()?;
+            x / (decay + 1.0)?
+        }
     }
 }
 
@@ -239,11 +245,43 @@ impl CustomOp3 for LayerNorm {
     }
 }
 
-struct BiasGelu;
+/// An activation function and its derivative.
+trait Curve: Send + Sync {
+    fn value(x: f32) -> f32;
+    fn slope(x: f32) -> f32;
+}
 
-impl CustomOp2 for BiasGelu {
+struct GeluTanh;
+
+impl Curve for GeluTanh {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        lanes::gelu(x)
+    }
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        lanes::gelu_slope(x)
+    }
+}
+
+struct QuickGelu;
+
+impl Curve for QuickGelu {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        lanes::quick_gelu(x)
+    }
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        lanes::quick_gelu_slope(x)
+    }
+}
+
+struct BiasCurve<C>(C);
+
+impl<C: Curve> CustomOp2 for BiasCurve<C> {
     fn name(&self) -> &'static str {
-        "bias-gelu"
+        "bias-activation"
     }
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -251,7 +289,7 @@ impl CustomOp2 for BiasGelu {
         let y = by_rows(x.len(), d, |first, part| {
             for (x, y) in x[first * d..].chunks_exact(d).zip(part.chunks_exact_mut(d)) {
                 for ((y, &x), &b) in y.iter_mut().zip(x).zip(b) {
-                    *y = lanes::gelu(x + b);
+                    *y = C::value(x + b);
                 }
             }
         });
@@ -267,7 +305,7 @@ impl CustomOp2 for BiasGelu {
                         let rows = x[first * d..].chunks_exact(d).zip(g[first * d..].chunks_exact(d));
                         for ((x, g), dx) in rows.zip(part.chunks_exact_mut(d)) {
                             for (((dx, &x), &g), &b) in dx.iter_mut().zip(x).zip(g).zip(b) {
-                                *dx = g * lanes::gelu_slope(x + b);
+                                *dx = g * C::slope(x + b);
                             }
                         }
                     }))

@@ -1,7 +1,8 @@
-//! The tensors of a SigLIP checkpoint: their names and shapes, and reading them from safetensors.
+//! The tensors of a checkpoint: their names and shapes, and reading them from safetensors.
 
-use crate::config::SiglipConfig;
+use crate::config::ModelConfig;
 use crate::error::VlmError;
+use crate::family::{PatchWeight, VisionPooling};
 use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;
@@ -41,10 +42,13 @@ pub fn read_weights(bytes: &[u8], file: &str) -> Result<TensorMap, VlmError> {
 }
 
 /// Every tensor of a model with this config: name and shape, in a fixed order.
-pub fn expected_shapes(config: &SiglipConfig) -> Vec<(String, Vec<usize>)> {
+pub fn expected_shapes(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let mut all: Vec<(String, Vec<usize>)> = Vec::new();
     let mut add = |name: String, shape: &[usize]| all.push((name, shape.to_vec()));
-    add("logit_bias".into(), &[1]);
+    let traits = config.traits();
+    if traits.logit_bias {
+        add("logit_bias".into(), &[1]);
+    }
     add("logit_scale".into(), &[1]);
     let (v, t) = (&config.vision_config, &config.text_config);
     let embeddings = "text_model.embeddings";
@@ -71,20 +75,35 @@ pub fn expected_shapes(config: &SiglipConfig) -> Vec<(String, Vec<usize>)> {
             add(format!("{p}.mlp.fc2.bias"), &[d]);
         }
     }
-    let projection = t.projection();
-    for (name, shape) in [("weight", vec![projection, t.hidden_size]), ("bias", vec![projection])] {
-        add(format!("text_model.head.{name}"), &shape);
+    let (projection, (head, biased)) = (config.text_projection(), traits.text_head);
+    add(format!("{head}.weight"), &[projection, t.hidden_size]);
+    if biased {
+        add(format!("{head}.bias"), &[projection]);
     }
     let d = v.hidden_size;
     for name in ["weight", "bias"] {
         add(format!("text_model.final_layer_norm.{name}"), &[t.hidden_size]);
         add(format!("vision_model.post_layernorm.{name}"), &[d]);
+        if traits.norm_before_blocks {
+            add(format!("vision_model.pre_layrnorm.{name}"), &[d]);
+        }
     }
     let embeddings = "vision_model.embeddings";
-    add(format!("{embeddings}.patch_embedding.weight"), &[d, v.num_channels, v.patch_size, v.patch_size]);
-    add(format!("{embeddings}.patch_embedding.bias"), &[d]);
-    add(format!("{embeddings}.position_embedding.weight"), &[v.patches(), d]);
-    if v.vision_use_head {
+    match traits.patch_weight {
+        PatchWeight::Convolution => {
+            add(format!("{embeddings}.patch_embedding.weight"), &[d, v.num_channels, v.patch_size, v.patch_size]);
+        }
+        PatchWeight::Matrix => add(format!("{embeddings}.patch_embedding.weight"), &[d, v.patch_values()]),
+    }
+    if traits.patch_bias {
+        add(format!("{embeddings}.patch_embedding.bias"), &[d]);
+    }
+    let class = usize::from(traits.vision_pooling == VisionPooling::ClassToken);
+    add(format!("{embeddings}.position_embedding.weight"), &[v.patches() + class, d]);
+    if class == 1 {
+        add(format!("{embeddings}.class_embedding"), &[d]);
+        add("visual_projection.weight".into(), &[config.vision_projection(), d]);
+    } else if v.vision_use_head {
         let h = "vision_model.head";
         add(format!("{h}.probe"), &[1, 1, d]);
         add(format!("{h}.attention.in_proj_weight"), &[3 * d, d]);
@@ -102,13 +121,15 @@ pub fn expected_shapes(config: &SiglipConfig) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Names, shapes: every expected tensor is there, none is unknown. Buffers of position ids, which older files carry, pass.
-pub(crate) fn check_shapes(config: &SiglipConfig, tensors: &TensorMap) -> Result<(), VlmError> {
+pub(crate) fn check_shapes(config: &ModelConfig, tensors: &TensorMap) -> Result<(), VlmError> {
     let expected = expected_shapes(config);
     for (name, shape) in &expected {
         let wrong =
             |found: String| VlmError::Weights { tensor: name.clone(), found, expected: format!("shape {shape:?}") };
         let tensor = tensors.get(name).ok_or_else(|| wrong("nothing".into()))?;
-        if tensor.dims() != shape.as_slice() {
+        // The logits' scale and bias are scalars in some files and vectors of one in others.
+        let scalar = name.starts_with("logit_") && tensor.rank() == 0;
+        if tensor.dims() != shape.as_slice() && !scalar {
             return Err(wrong(format!("shape {:?}", tensor.dims())));
         }
     }

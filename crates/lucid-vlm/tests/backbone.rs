@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{DType, Device};
 use image::RgbImage;
-use lucid_vlm::{Backbone, SiglipConfig, VlmError};
+use lucid_vlm::{Backbone, ModelConfig, VlmError};
 use std::path::Path;
 
 fn pictures(n: u32) -> Vec<RgbImage> {
@@ -46,13 +46,13 @@ fn every_hook_gives_the_states_of_the_forward_pass() {
     );
     let images = pictures(2);
     let p = backbone.preprocessing();
-    let pixels: Vec<_> = images.iter().map(|i| p.pixels(&p.squash(i).unwrap()).unwrap()).collect();
+    let pixels: Vec<_> = images.iter().map(|i| p.pixels(&p.fitted(i).unwrap()).unwrap()).collect();
     let whole = backbone.model().vision(&candle_core::Tensor::stack(&pixels, 0).unwrap(), true).unwrap();
     for (hook, expected) in
         [("vision.post_ln", &whole.post_ln), ("vision.block:0", &whole.blocks[0]), ("vision.block:1", &whole.blocks[1])]
     {
         let found = backbone.encode_images(&images, hook).unwrap();
-        assert_eq!((found.images, found.patches, found.dim, found.states.len()), (2, 16, 48, 2 * 16 * 48));
+        assert_eq!((found.images, found.grids.len(), found.dim, found.states.len()), (2, 2, 48, 2 * 16 * 48));
         let expected = expected.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         for (a, b) in found.states.iter().zip(&expected) {
             assert!((a - b).abs() < 1e-5, "{hook}");
@@ -113,7 +113,7 @@ fn an_unknown_hook_names_the_nearest_ones_of_its_tower() {
 
 #[test]
 fn f16_and_bf16_weights_load_as_their_rounded_values() {
-    let config = SiglipConfig::parse(common::CONFIG.as_bytes(), "config.json").unwrap();
+    let config = ModelConfig::parse(common::CONFIG.as_bytes(), "config.json").unwrap();
     let weights = common::random_weights(&config);
     let reference = common::small_backbone().encode_images(&pictures(1), "vision.post_ln").unwrap();
     for (dtype, tolerance) in [(DType::F16, 0.01), (DType::BF16, 0.08)] {
@@ -128,7 +128,7 @@ fn f16_and_bf16_weights_load_as_their_rounded_values() {
 
 #[test]
 fn damaged_folders_give_typed_errors_that_name_the_tensor_or_file() {
-    let config = SiglipConfig::parse(common::CONFIG.as_bytes(), "config.json").unwrap();
+    let config = ModelConfig::parse(common::CONFIG.as_bytes(), "config.json").unwrap();
     let good = common::random_weights(&config);
     let name = "vision_model.encoder.layers.1.mlp.fc1.weight";
     let folder = tempfile::tempdir().unwrap();
@@ -173,23 +173,23 @@ fn damaged_folders_give_typed_errors_that_name_the_tensor_or_file() {
 #[test]
 fn configs_leave_defaults_out_and_are_refused_by_field() {
     let base =
-        SiglipConfig::parse(br#"{ "model_type": "siglip", "text_config": {}, "vision_config": {} }"#, "config.json")
+        ModelConfig::parse(br#"{ "model_type": "siglip", "text_config": {}, "vision_config": {} }"#, "config.json")
             .unwrap();
     let v = &base.vision_config;
     assert_eq!((v.hidden_size, v.num_hidden_layers, v.intermediate_size, v.patches()), (768, 12, 3072, 196));
     let t = &base.text_config;
     assert_eq!((t.vocab_size, t.max_position_embeddings, t.pad_token_id, t.layer_norm_eps), (32_000, 64, 1, 1e-6));
     for (json, field) in [
-        (r#"{ "model_type": "clip" }"#, "model_type"),
+        (r#"{ "model_type": "blip" }"#, "model_type"),
         (r#"{ "vision_config": { "hidden_size": 0 } }"#, "vision_config.hidden_size"),
         (r#"{ "vision_config": { "num_attention_heads": 7 } }"#, "vision_config.num_attention_heads"),
         (r#"{ "vision_config": { "num_channels": 1 } }"#, "vision_config.num_channels"),
         (r#"{ "text_config": { "vocab_size": 99999999999 } }"#, "text_config.vocab_size"),
         (r#"{ "text_config": { "pad_token_id": 40000 } }"#, "text_config.pad_token_id"),
     ] {
-        let error = SiglipConfig::parse(json.as_bytes(), "config.json").unwrap_err();
+        let error = ModelConfig::parse(json.as_bytes(), "config.json").unwrap_err();
         assert_eq!((error.code(), error.details()["field"].as_str()), ("E_BACKBONE_CONFIG", Some(field)));
     }
-    let error = SiglipConfig::parse(br#"{ "vision_config": { "hidden_act": "relu" } }"#, "config.json").unwrap_err();
+    let error = ModelConfig::parse(br#"{ "vision_config": { "hidden_act": "relu" } }"#, "config.json").unwrap_err();
     assert_eq!(error.code(), "E_BACKBONE");
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 fn compare(fixtures: &SafeTensors<'_>, name: &str, file: &Path) {
     let image = decode_image(&ImageSource::File(file.into())).unwrap();
     for side in [224usize, 112] {
-        let squashed = Preprocessing::siglip(side).squash(&image).unwrap();
+        let squashed = Preprocessing::siglip(side).fitted(&image).unwrap();
         let expected = fixtures.tensor(&format!("{name}.{side}")).unwrap();
         assert_eq!(expected.shape(), [3, side, side]);
         let mut worst = 0;
@@ -22,6 +22,7 @@ fn compare(fixtures: &SafeTensors<'_>, name: &str, file: &Path) {
                 worst = worst.max(pixel[c].abs_diff(value));
             }
         }
+        println!("{name} at {side}: largest difference {worst}/255");
         assert!(worst <= 1, "{name} at {side}: differs by {worst}/255");
     }
 }
@@ -134,7 +135,8 @@ fn thumbnails_keep_the_aspect_and_are_never_enlarged() {
 
 #[test]
 fn a_preprocessor_config_is_read_or_refused_by_field() {
-    let parse = |json: &str| Preprocessing::parse(json.as_bytes(), "preprocessor_config.json", 224);
+    let base = lucid_vlm::ModelConfig::parse(b"{}", "config.json").unwrap();
+    let parse = |json: &str| Preprocessing::parse(json.as_bytes(), "preprocessor_config.json", &base);
     assert_eq!(parse("{}").unwrap(), Preprocessing::siglip(224));
     let full = parse(
         r#"{ "do_convert_rgb": null, "do_normalize": true, "do_rescale": true, "do_resize": true, "image_mean": [0.5, 0.5, 0.5],
@@ -147,7 +149,7 @@ fn a_preprocessor_config_is_read_or_refused_by_field() {
         (r#"{ "resample": 0 }"#, "resample"),
         (r#"{ "image_std": [0.5, 0, 0.5] }"#, "image_std"),
         (r#"{ "image_mean": [0.5] }"#, "image_mean"),
-        (r#"{ "do_center_crop": true }"#, "do_center_crop"),
+        (r#"{ "size": { "height": 256, "width": 256 }, "do_center_crop": true }"#, "size"),
         (r#"{ "do_resize": false }"#, "do_resize"),
     ] {
         let error = parse(json).unwrap_err();

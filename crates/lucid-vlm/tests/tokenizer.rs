@@ -3,12 +3,17 @@
 
 mod common;
 
-use lucid_vlm::TextTokenizer;
+use lucid_vlm::family::Canonical;
 use lucid_vlm::tokenizer::{KIND_CONTENT, KIND_EOS};
+use lucid_vlm::{TextShape, TextTokenizer, VlmError};
+
+fn parse(json: &[u8], length: usize, vocabulary: usize, pad: u32) -> Result<TextTokenizer, VlmError> {
+    TextTokenizer::parse(json, None, TextShape { length, vocabulary, pad, canonical: Canonical::Siglip })
+}
 
 fn tokenizer(length: usize) -> TextTokenizer {
     let json = std::fs::read(common::fixture("tokenizer-unigram.json")).unwrap();
-    TextTokenizer::parse(&json, length, 400, 1).unwrap()
+    parse(&json, length, 400, 1).unwrap()
 }
 
 #[derive(serde::Deserialize)]
@@ -37,7 +42,7 @@ fn the_canonical_text_does_not_depend_on_the_file_having_a_normaliser() {
     let json = std::fs::read(common::fixture("tokenizer-unigram.json")).unwrap();
     let mut file: serde_json::Value = serde_json::from_slice(&json).unwrap();
     file["normalizer"] = serde_json::Value::Null;
-    let bare = TextTokenizer::parse(file.to_string().as_bytes(), 64, 400, 1).unwrap();
+    let bare = parse(file.to_string().as_bytes(), 64, 400, 1).unwrap();
     for case in cases() {
         assert_eq!(bare.ids(&case.text).unwrap(), case.ids, "{:?}", case.text);
     }
@@ -103,8 +108,8 @@ fn special_tokens_in_a_caption_are_ordinary_text() {
 #[test]
 fn a_vocabulary_larger_than_the_model_is_an_error_not_a_panic() {
     let json = std::fs::read(common::fixture("tokenizer-unigram.json")).unwrap();
-    let small = TextTokenizer::parse(&json, 16, 120, 1).unwrap();
+    let small = parse(&json, 16, 120, 1).unwrap();
     assert_eq!(small.encode("a kitchen with white cabinets", true).unwrap_err().code(), "E_TOKENIZER");
-    assert_eq!(TextTokenizer::parse(b"{}", 16, 400, 1).unwrap_err().code(), "E_TOKENIZER");
-    assert_eq!(TextTokenizer::parse(&json, 16, 400, 400).unwrap_err().code(), "E_TOKENIZER");
+    assert_eq!(parse(b"{}", 16, 400, 1).unwrap_err().code(), "E_TOKENIZER");
+    assert_eq!(parse(&json, 16, 400, 400).unwrap_err().code(), "E_TOKENIZER");
 }

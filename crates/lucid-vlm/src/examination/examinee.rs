@@ -4,7 +4,7 @@ use crate::backbone::Backbone;
 use crate::error::VlmError;
 use crate::mini_training::batches;
 use crate::mini_training::tokens::caption_ids;
-use crate::siglip::Siglip;
+use crate::model::DualEncoder;
 use crate::tokenizer::Tokens;
 use crate::workers;
 use candle_core::{Device, Tensor};
@@ -41,7 +41,7 @@ pub(super) fn picture(scene: &Scene) -> Result<RgbImage, VlmError> {
     })
 }
 
-impl Examinee for Siglip {
+impl Examinee for DualEncoder {
     fn images(&self, scenes: &[Scene]) -> Result<Vec<Vec<f32>>, VlmError> {
         let mut all = Vec::with_capacity(scenes.len());
         for chunk in scenes.chunks(CHUNK) {

@@ -82,7 +82,7 @@ impl Set {
                 let mut rows = Vec::new();
                 for (i, (tokens, caption)) in chosen() {
                     for token in tokens {
-                        let start = (i * caption.padded.len() + token.position) * dim;
+                        let start = (i * caption.padded.len() + caption.start + token.position) * dim;
                         rows.extend_from_slice(&states[start..start + dim]);
                     }
                 }

@@ -98,7 +98,7 @@ pub fn whole(scenes: &[Scene], text_length: usize) -> Result<Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::siglip::patchify;
+    use crate::model::patchify;
     use lucid_data::scenes::SceneOptions;
 
     #[test]

@@ -1,7 +1,7 @@
 //! The files of a trained backbone in Hugging Face's layout: `config.json`, `model.safetensors` (f16), `tokenizer.json`,
 //! `tokenizer_config.json` and `preprocessor_config.json`.
 
-use crate::config::SiglipConfig;
+use crate::config::ModelConfig;
 use crate::error::VlmError;
 use crate::mini_training::tokens::tokenizer_json;
 use crate::mini_training::trainee::Trainee;
@@ -27,7 +27,7 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), VlmError> {
     write().map_err(|e| file_error(path, e))
 }
 
-fn config_json(config: &SiglipConfig) -> Result<Value, VlmError> {
+fn config_json(config: &ModelConfig) -> Result<Value, VlmError> {
     let mut value = serde_json::to_value(config).map_err(|e| file_error(Path::new("config.json"), e))?;
     value["architectures"] = json!(["SiglipModel"]);
     value["dtype"] = json!("float16");

@@ -1,6 +1,6 @@
 //! Parameters before training.
 
-use crate::config::SiglipConfig;
+use crate::config::ModelConfig;
 use candle_core::{Device, Result, Tensor};
 use lucid_data::scenes::Stream;
 
@@ -20,7 +20,7 @@ fn waves(at: usize, width: usize) -> impl Iterator<Item = f32> {
 }
 
 /// Initial values of one tensor; `logit` is the scale (before its logarithm) and the bias of the logits.
-fn values(name: &str, shape: &[usize], config: &SiglipConfig, logit: [f64; 2], stream: &mut Stream) -> Vec<f32> {
+fn values(name: &str, shape: &[usize], config: &ModelConfig, logit: [f64; 2], stream: &mut Stream) -> Vec<f32> {
     let count: usize = shape.iter().product();
     let mut scaled = |deviation: f32| (0..count).map(|_| normal(stream) * deviation).collect::<Vec<f32>>();
     let fan_in: usize = shape[1..].iter().product();
@@ -50,7 +50,7 @@ fn values(name: &str, shape: &[usize], config: &SiglipConfig, logit: [f64; 2], s
 /// Initial tensors of the given names and shapes, each from a stream of its own.
 pub(crate) fn tensors(
     shapes: Vec<(String, Vec<usize>)>,
-    config: &SiglipConfig,
+    config: &ModelConfig,
     logit: [f64; 2],
     seed: u64,
 ) -> Result<Vec<(String, Tensor)>> {

@@ -1,6 +1,7 @@
 //! What the mini backbone is and how it is trained: every number that decides the result.
 
-use crate::config::{SiglipConfig, TextConfig, VisionConfig};
+use crate::config::{ModelConfig, TextConfig, VisionConfig};
+use crate::family::Family;
 use crate::mini_training::tokens::{END, vocab_size};
 use lucid_data::scenes::{Canvas, ConceptKind, Crowd, Level, SceneOptions, Wording};
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ pub struct Stage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Shape of the model.
-    pub config: SiglipConfig,
+    pub config: ModelConfig,
     /// Seed of the initial parameters, of the scenes and of the patches seen.
     pub seed: u64,
     /// Peak learning rate.
@@ -117,9 +118,9 @@ impl Part {
 }
 
 /// Shape of the embedded backbone: width 96, four image blocks, three text blocks.
-pub fn mini_config() -> SiglipConfig {
-    SiglipConfig {
-        model_type: "siglip".into(),
+pub fn mini_config() -> ModelConfig {
+    ModelConfig {
+        model_type: Family::Siglip,
         text_config: TextConfig {
             hidden_size: 96,
             intermediate_size: 384,
@@ -140,6 +141,7 @@ pub fn mini_config() -> SiglipConfig {
             patch_size: 8,
             ..VisionConfig::default()
         },
+        projection_dim: None,
     }
 }
 

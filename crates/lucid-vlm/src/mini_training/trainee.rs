@@ -3,7 +3,7 @@
 use crate::error::VlmError;
 use crate::mini_training::initial;
 use crate::mini_training::recipe::Recipe;
-use crate::siglip::Siglip;
+use crate::model::DualEncoder;
 use crate::weights::{TensorMap, expected_shapes};
 use candle_core::{Device, Result, Tensor, Var};
 
@@ -20,7 +20,7 @@ pub struct Trainee {
     /// Those of [`expected_shapes`], then the weight [V, d] and bias [V] of the bag-of-words head.
     pub parameters: Vec<Parameter>,
     /// The forward pass over them.
-    pub model: Siglip,
+    pub model: DualEncoder,
 }
 
 impl Trainee {
@@ -40,7 +40,7 @@ impl Trainee {
             .filter(|p| !p.name.starts_with("bag."))
             .map(|p| (p.name.clone(), p.var.as_tensor().clone()))
             .collect();
-        let model = Siglip::new(&recipe.config, &tensors)?;
+        let model = DualEncoder::new(&recipe.config, &tensors)?;
         Ok(Self { parameters, model })
     }
 

@@ -1,0 +1,142 @@
+//! The parts a tower is made of.
+
+use crate::config::Activation;
+use crate::ops;
+use candle_core::{Result, Tensor};
+
+pub(super) struct Linear {
+    pub weight: Tensor,
+    pub bias: Tensor,
+}
+
+impl Linear {
+    /// x · weightᵀ, without the bias.
+    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+        let (dims, last) = (x.dims(), x.rank() - 1);
+        let rows: usize = dims[..last].iter().product();
+        let y = x.reshape((rows, dims[last]))?.matmul(&self.weight.t()?)?;
+        let mut shape = dims.to_vec();
+        shape[last] = self.weight.dim(0)?;
+        y.reshape(shape)
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::bias_add(&self.product(x)?, &self.bias)
+    }
+
+    /// residual + x · weightᵀ + bias
+    pub fn onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        ops::bias_residual(&self.product(x)?, &self.bias, residual)
+    }
+}
+
+pub(super) struct LayerNorm {
+    pub weight: Tensor,
+    pub bias: Tensor,
+    pub eps: f64,
+}
+
+impl LayerNorm {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+pub(super) struct Mlp {
+    pub fc1: Linear,
+    pub fc2: Linear,
+    pub activation: Activation,
+}
+
+impl Mlp {
+    /// residual + fc2(activation(fc1(x)))
+    pub fn onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let h = ops::bias_activation(&self.fc1.product(x)?, &self.fc1.bias, self.activation)?;
+        self.fc2.onto(&h, residual)
+    }
+}
+
+/// [n, T, d] → [n, heads, T, d / heads]
+fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
+    let (n, t, d) = x.dims3()?;
+    x.reshape((n, t, heads, d / heads))?.transpose(1, 2)?.contiguous()
+}
+
+/// Softmax attention of already projected queries [n, Q, d] over keys and values [n, T, d]; `mask` [Q, T] is added to the
+/// scores.
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Option<&Tensor>) -> Result<Tensor> {
+    let (n, t, d) = q.dims3()?;
+    let (q, k, v) = (split_heads(q, heads)?, split_heads(k, heads)?, split_heads(v, heads)?);
+    let mut scores = q.matmul(&k.transpose(2, 3)?)?;
+    if let Some(mask) = mask {
+        scores = scores.broadcast_add(mask)?;
+    }
+    let weights = ops::softmax(&scores, 1.0 / ((d / heads) as f64).sqrt())?;
+    weights.matmul(&v)?.transpose(1, 2)?.reshape((n, t, d))
+}
+
+/// −∞ above the diagonal, [T, T]: a token sees itself and those before it.
+pub(super) fn causal_mask(tokens: usize, like: &Tensor) -> Result<Tensor> {
+    let value = |i: usize| if i % tokens > i / tokens { f32::NEG_INFINITY } else { 0.0 };
+    let values: Vec<f32> = (0..tokens * tokens).map(value).collect();
+    Tensor::from_vec(values, (tokens, tokens), like.device())?.to_dtype(like.dtype())
+}
+
+pub(super) struct Block {
+    pub norm1: LayerNorm,
+    pub q: Linear,
+    pub k: Linear,
+    pub v: Linear,
+    pub out: Linear,
+    pub norm2: LayerNorm,
+    pub mlp: Mlp,
+    pub heads: usize,
+}
+
+impl Block {
+    fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        let h = self.norm1.forward(x)?;
+        let (q, k, v) = (self.q.forward(&h)?, self.k.forward(&h)?, self.v.forward(&h)?);
+        let x = self.out.onto(&attend(&q, &k, &v, self.heads, mask)?, x)?;
+        self.mlp.onto(&self.norm2.forward(&x)?, &x)
+    }
+}
+
+/// Runs the blocks; keeps every state when `record` is set.
+pub(super) fn run_blocks(
+    blocks: &[Block],
+    mut x: Tensor,
+    mask: Option<&Tensor>,
+    record: bool,
+) -> Result<(Tensor, Vec<Tensor>)> {
+    let mut states = Vec::new();
+    for block in blocks {
+        x = block.forward(&x, mask)?;
+        if record {
+            states.push(x.clone());
+        }
+    }
+    Ok((x, states))
+}
+
+/// Multi-head attention pooling: a learned query attends over the patches, then a feed-forward layer.
+pub(super) struct AttentionPooling {
+    pub probe: Tensor,
+    pub q: Linear,
+    pub k: Linear,
+    pub v: Linear,
+    pub out: Linear,
+    pub norm: LayerNorm,
+    pub mlp: Mlp,
+    pub heads: usize,
+}
+
+impl AttentionPooling {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (n, _, d) = x.dims3()?;
+        let q = self.q.forward(&self.probe)?.broadcast_as((n, 1, d))?;
+        let a = attend(&q, &self.k.forward(x)?, &self.v.forward(x)?, self.heads, None)?;
+        let a = self.out.forward(&a)?;
+        self.mlp.onto(&self.norm.forward(&a)?, &a)?.squeeze(1)
+    }
+}

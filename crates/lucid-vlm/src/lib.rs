@@ -7,6 +7,7 @@
 
 pub mod backbone;
 mod checkpoint;
+pub mod checkup;
 pub mod config;
 pub mod decode;
 pub mod error;
@@ -27,6 +28,7 @@ pub mod weights;
 mod workers;
 
 pub use backbone::{Backbone, BackboneFiles, ImageStates, TextStates};
+pub use checkup::{Check, Checkup};
 pub use config::{Activation, ModelConfig, TextConfig, VisionConfig};
 pub use decode::{decode_image, thumbnail};
 pub use error::VlmError;

@@ -315,3 +315,42 @@ fn preprocessors_that_would_not_give_the_models_input_are_refused() {
         assert_eq!((error.code(), error.details()["field"].as_str()), ("E_BACKBONE_CONFIG", Some(field)), "{json}");
     }
 }
+
+#[test]
+fn a_checkup_passes_for_every_family_and_sees_a_wrong_computation() {
+    for family in ["siglip-tiny", "clip-tiny", "siglip2-naflex-tiny"] {
+        let folder = folder(family);
+        // The tiny models know 120 ids; the checkup's words need a vocabulary of their own.
+        let backbone = match family {
+            "siglip-tiny" => Backbone::mini().unwrap(),
+            "clip-tiny" => wider_vocabulary(folder.path(), "families/clip-tokenizer.json", 1131),
+            _ => wider_vocabulary(folder.path(), "tokenizer-unigram.json", 400),
+        };
+        let found = backbone.checkup(None).unwrap();
+        assert!(found.passed(), "{family}: {:#?}", found.checks);
+        assert!(found.checks.len() >= 5 && found.parameters > 50_000);
+        assert_eq!(found.logits.len(), 2);
+        let photo = RgbImage::new(640, 480);
+        let known = backbone.checkup(Some(&photo)).unwrap();
+        assert!(!known.passed() && known.checks.last().unwrap().expected.contains("siglip-base-patch16-224"));
+    }
+    // The mini backbone tells the red circle from the blue square.
+    let logits = Backbone::mini().unwrap().checkup(None).unwrap().logits;
+    assert!(logits[0].1 > logits[1].1, "{logits:?}");
+}
+
+/// The checkpoint in `folder` with more rows in its token embedding and another tokenizer.
+fn wider_vocabulary(folder: &Path, tokenizer: &str, rows: usize) -> Backbone {
+    let name = "text_model.embeddings.token_embedding.weight";
+    let mut all = weights(folder);
+    let table = all[name].repeat((rows.div_ceil(120), 1)).unwrap().narrow(0, 0, rows).unwrap().contiguous().unwrap();
+    all.insert(name.into(), table);
+    std::fs::write(folder.join("model.safetensors"), serialise(&all, DType::F32)).unwrap();
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    config["text_config"]["vocab_size"] = rows.into();
+    config["text_config"]["eos_token_id"] = 2.into();
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    std::fs::copy(fixture(tokenizer), folder.join("tokenizer.json")).unwrap();
+    Backbone::load(folder).unwrap()
+}

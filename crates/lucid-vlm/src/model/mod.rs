@@ -50,6 +50,7 @@ enum Pooling {
 /// A model of two towers. Cloning a tensor of candle shares its storage, so building one over variables copies no weight.
 pub struct DualEncoder {
     config: ModelConfig,
+    tensors: TensorMap,
     patch: Linear,
     class: Option<Tensor>,
     vision_position: Tensor,
@@ -187,6 +188,7 @@ impl DualEncoder {
             logit_scale: parts.get("logit_scale").reshape(1)?,
             logit_bias: if traits.logit_bias { parts.get("logit_bias").reshape(1)? } else { no_bias()? },
             token,
+            tensors: tensors.clone(),
             config: config.clone(),
         })
     }
@@ -194,6 +196,11 @@ impl DualEncoder {
     /// The shape of the model.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The weights it was built over, by Hugging Face's names.
+    pub fn tensors(&self) -> &TensorMap {
+        &self.tensors
     }
 
     /// Whole images: `pixels` [n, 3, H, W], normalised; the size the model was made for, or any with whole patches where the

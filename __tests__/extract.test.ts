@@ -85,7 +85,7 @@ describe('bad input', () => {
     expect(await refuse({ layers: ['vision.block:99'] })).toMatchObject({ code: 'E_HOOK' })
     expect(await refuse({ maxpairs: 3 } as object)).toMatchObject({ code: 'E_UNKNOWN_OPTION' })
     expect(await refuse({ dataset: { scene: { pairs: 3 } } as never })).toMatchObject({ code: 'E_UNKNOWN_OPTION' })
-    expect(await refuse({ dataset: { parquet: 'x' } as never })).toMatchObject({ code: 'E_OPTION' })
+    expect(await refuse({ dataset: { parquet: 3 } as never })).toMatchObject({ code: 'E_OPTION' })
     expect((await refuse({ backbone: join(work, 'no-backbone') })).code).toMatch(/^E_/)
     expect(await refuse({ device: 'cuda' })).toMatchObject({ code: 'E_DEVICE' })
     expect(await refuse({ threads: 0 })).toMatchObject({ code: 'E_OPTION', details: { option: 'threads' } })

@@ -6,7 +6,16 @@
  */
 export { type BenchOptions, type BenchResult, bench } from './bench.js'
 export { type Config, configDefaults, type Preset, presets } from './config.js'
-export type { CocoDataset, Dataset, FolderDataset, ScenesDataset } from './dataset.js'
+export type {
+  Cc3mDataset,
+  CocoDataset,
+  Dataset,
+  FlickrDataset,
+  FolderDataset,
+  ParquetDataset,
+  ScenesDataset,
+  WebdatasetDataset,
+} from './dataset.js'
 export { type CudaDevice, type CudaState, type DeviceChoice, type DeviceReport, device } from './device.js'
 export { type ErrorDetails, LucidError } from './errors.js'
 export {

@@ -127,7 +127,7 @@ impl AnnotatedSource for WithBoxes {
 fn scenes_of(store: &StoreReader) -> Option<(u64, Split)> {
     let spec = store.manifest().provenance.get("dataset")?.clone();
     match serde_json::from_value(spec).ok()? {
-        DatasetSpec::Scenes { seed, split, .. } => Some((seed, split)),
+        DatasetSpec::Scenes(scenes) => Some((scenes.seed, scenes.split)),
         _ => None,
     }
 }

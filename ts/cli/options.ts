@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { configDefaults } from '../config.js'
-import type { Dataset } from '../dataset.js'
+import { type Dataset, datasetKinds } from '../dataset.js'
 import { LucidError, optionError } from '../errors.js'
 import { unknownName } from '../options.js'
 
@@ -67,38 +67,71 @@ export function addDeviceOptions(command: Command): Command {
 /** Options that name a data set. */
 export function addDatasetOptions(command: Command): Command {
   return command
-    .option('--dataset <kind>', "'scenes', 'coco' or 'folder'")
+    .option('--dataset <kind>', `one of ${datasetKinds.join(', ')} (docs/data.md)`)
     .option('--pairs <count>', 'scenes: number of pairs', toInteger)
     .option('--seed <seed>', 'scenes: seed', toInteger)
-    .option('--split <split>', "scenes: 'train' or 'held-out'")
-    .option('--images <folder>', 'coco, folder: where the images are')
-    .option('--captions <file>', 'coco, folder: captions')
+    .option('--split <split>', "scenes: 'train' or 'held-out'; flickr: splits of Karpathy's JSON, as 'train+restval'")
+    .option('--images <folder>', 'coco, folder, flickr, cc3m: where the images are')
+    .option('--captions <file>', 'coco, folder, flickr, cc3m: captions')
     .option('--instances <file>', 'coco: instances, for boxes')
+    .option('--panoptic <file>', 'coco: panoptic segments, for boxes of stuff')
+    .option(
+      '--shards <patterns...>',
+      "webdataset: tar shards, as 'shards/{000..331}.tar' or https:// and s3:// addresses",
+    )
+    .option('--caption-field <name>', "webdataset: the field of a sample's JSON that holds captions")
+    .option('--image-extension <extension>', 'webdataset: which images count where samples have several')
+    .option('--files <patterns...>', "parquet: files, as 'data/*.parquet'")
+    .option('--image-column <name>', "parquet: column of images (default 'image')")
+    .option('--caption-column <name>', "parquet: column of captions (default 'caption', then 'text', 'captions')")
 }
 
+type Fields = Record<string, unknown>
+
+const present = (fields: Fields): Fields =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
+
+/** The flags of each kind, those it needs first, and the data set they make. */
+const datasetFlags: Readonly<Record<string, { needs: string[]; takes: string[]; make: (flags: Fields) => Fields }>> = {
+  scenes: { needs: ['pairs'], takes: ['seed', 'split'], make: (flags) => ({ scenes: flags }) },
+  coco: { needs: ['images', 'captions'], takes: ['instances', 'panoptic'], make: (flags) => ({ coco: flags }) },
+  folder: { needs: ['images'], takes: ['captions'], make: (flags) => ({ folder: flags }) },
+  webdataset: {
+    needs: ['shards'],
+    takes: ['captionField', 'imageExtension'],
+    make: ({ shards, captionField, imageExtension }) => ({
+      webdataset: present({ urls: shards, caption: captionField, image: imageExtension }),
+    }),
+  },
+  parquet: {
+    needs: ['files'],
+    takes: ['imageColumn', 'captionColumn'],
+    make: ({ files, imageColumn, captionColumn }) =>
+      present({ parquet: files, image: imageColumn, caption: captionColumn }),
+  },
+  flickr: { needs: ['images', 'captions'], takes: ['split'], make: (flags) => ({ flickr: flags }) },
+  cc3m: { needs: ['images'], takes: ['captions'], make: (flags) => ({ cc3m: flags }) },
+}
+
+const allDatasetFlags = new Set(Object.values(datasetFlags).flatMap(({ needs, takes }) => [...needs, ...takes]))
+
 /** The data set that flags name, or the one of a config file. */
-export function datasetFrom(options: Record<string, unknown>): { dataset?: Dataset } & Record<string, unknown> {
-  const { dataset, pairs, seed, split, images, captions, instances, ...rest } = options
-  const given = (fields: Record<string, unknown>): Record<string, unknown> =>
-    Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
-  const need = (name: string, value: unknown): void => {
-    if (value === undefined) throw optionError(kebab(name), value, `a value, for --dataset ${String(dataset)}`)
-  }
+export function datasetFrom(options: Fields): { dataset?: Dataset } & Fields {
+  const { dataset, ...others } = options
+  const entries = Object.entries(others)
+  const rest = Object.fromEntries(entries.filter(([name]) => !allDatasetFlags.has(name)))
   if (typeof dataset !== 'string') return { ...rest, ...(dataset ? { dataset: dataset as Dataset } : {}) }
-  switch (dataset) {
-    case 'scenes':
-      need('pairs', pairs)
-      return { ...rest, dataset: { scenes: given({ pairs, seed, split }) } as unknown as Dataset }
-    case 'coco':
-      need('images', images)
-      need('captions', captions)
-      return { ...rest, dataset: { coco: given({ images, captions, instances }) } as unknown as Dataset }
-    case 'folder':
-      need('images', images)
-      return { ...rest, dataset: { folder: given({ images, captions }) } as unknown as Dataset }
-    default:
-      throw unknownName('data set', dataset, ['scenes', 'coco', 'folder'])
+  const kind = datasetFlags[dataset]
+  if (!kind) throw unknownName('data set', dataset, datasetKinds)
+  const flags = present(Object.fromEntries(entries.filter(([name]) => allDatasetFlags.has(name))))
+  for (const name of kind.needs) {
+    if (flags[name] === undefined) throw optionError(kebab(name), undefined, `a value, for --dataset ${dataset}`)
   }
+  for (const [name, value] of Object.entries(flags)) {
+    if (kind.needs.includes(name) || kind.takes.includes(name)) continue
+    throw optionError(kebab(name), value, `to be absent: --dataset ${dataset} does not take it`)
+  }
+  return { ...rest, dataset: kind.make(flags) as unknown as Dataset }
 }
 
 /** What every command is told, and the rest. */

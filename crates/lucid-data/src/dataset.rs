@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::datasets::{coco::Coco, folder::Folder, scenes::Scenes};
+use crate::datasets::DatasetSpec;
 use crate::error::{DataError, Result};
-use crate::scenes::Split;
 
 /// Where the pixels of an image are.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,126 +63,6 @@ pub struct PairRecord {
     pub size: Option<(u32, u32)>,
 }
 
-/// Which data set to open, in the JSON forms `{ "scenes": … }`, `{ "coco": … }`, `{ "folder": … }`.
-///
-/// ```
-/// use lucid_data::DatasetSpec;
-/// let spec: DatasetSpec = serde_json::from_str(r#"{ "folder": "photos" }"#).unwrap();
-/// assert_eq!(spec, DatasetSpec::Folder { images: "photos".into(), captions: None });
-/// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "SpecForm", into = "SpecForm")]
-pub enum DatasetSpec {
-    /// Generated scenes ([`crate::scenes`]).
-    Scenes {
-        /// How many.
-        pairs: usize,
-        /// Seed of the generator.
-        seed: u64,
-        /// Which combinations of shape and colour occur.
-        split: Split,
-    },
-    /// COCO: the official captions JSON, perhaps the instances JSON, and the folder of photos.
-    Coco {
-        /// Folder of the photos.
-        images: PathBuf,
-        /// `captions_*.json`.
-        captions: PathBuf,
-        /// `instances_*.json`, for boxes.
-        instances: Option<PathBuf>,
-    },
-    /// A folder of images with captions in a file or beside each image.
-    Folder {
-        /// The folder; sub-folders are read too.
-        images: PathBuf,
-        /// The caption file; where absent it is looked for in the folder.
-        captions: Option<PathBuf>,
-    },
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum SpecForm {
-    Scenes(ScenesFields),
-    Coco(CocoFields),
-    Folder(FolderForm),
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ScenesFields {
-    pairs: usize,
-    #[serde(default)]
-    seed: u64,
-    #[serde(default)]
-    split: Split,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct CocoFields {
-    images: PathBuf,
-    captions: PathBuf,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    instances: Option<PathBuf>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged)]
-enum FolderForm {
-    Path(PathBuf),
-    Full(FolderFields),
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct FolderFields {
-    images: PathBuf,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    captions: Option<PathBuf>,
-}
-
-impl From<SpecForm> for DatasetSpec {
-    fn from(form: SpecForm) -> Self {
-        match form {
-            SpecForm::Scenes(ScenesFields { pairs, seed, split }) => Self::Scenes { pairs, seed, split },
-            SpecForm::Coco(CocoFields { images, captions, instances }) => Self::Coco { images, captions, instances },
-            SpecForm::Folder(FolderForm::Path(images)) => Self::Folder { images, captions: None },
-            SpecForm::Folder(FolderForm::Full(FolderFields { images, captions })) => Self::Folder { images, captions },
-        }
-    }
-}
-
-impl From<DatasetSpec> for SpecForm {
-    fn from(spec: DatasetSpec) -> Self {
-        match spec {
-            DatasetSpec::Scenes { pairs, seed, split } => Self::Scenes(ScenesFields { pairs, seed, split }),
-            DatasetSpec::Coco { images, captions, instances } => Self::Coco(CocoFields { images, captions, instances }),
-            DatasetSpec::Folder { images, captions: None } => Self::Folder(FolderForm::Path(images)),
-            DatasetSpec::Folder { images, captions } => {
-                Self::Folder(FolderForm::Full(FolderFields { images, captions }))
-            }
-        }
-    }
-}
-
-impl DatasetSpec {
-    /// The same with every path cut down to its last component: what goes into files that are passed on,
-    /// which must not tell where the data lay on this machine.
-    pub fn portable(&self) -> Self {
-        let last = |p: &PathBuf| p.file_name().map_or_else(|| PathBuf::from("."), PathBuf::from);
-        match self {
-            Self::Scenes { .. } => self.clone(),
-            Self::Coco { images, captions, instances } => {
-                Self::Coco { images: last(images), captions: last(captions), instances: instances.as_ref().map(last) }
-            }
-            Self::Folder { images, captions } => {
-                Self::Folder { images: last(images), captions: captions.as_ref().map(last) }
-            }
-        }
-    }
-}
-
 /// What to do with an image that is missing, unreadable or has no caption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -213,21 +92,56 @@ impl Skipped {
     }
 }
 
-/// Images with captions by position. The order is fixed by the data set's files, never by the file system.
+/// Images with captions in an order that is fixed by the data set's files, never by the file system.
+///
+/// Most data sets know all their records on opening and give any of them at once ([`Dataset::pair`]). Shards on a server are read
+/// from front to back ([`Dataset::stream`]); their number is not known before all have been read, and [`Dataset::pair`] has to read up
+/// to the record. A consumer that goes through a data set uses `stream`, which serves both.
 pub trait Dataset: Send + Sync {
-    /// Number of images.
+    /// Number of records; where [`Dataset::count`] is not known, of those met so far.
     fn len(&self) -> usize;
 
-    /// True where there is no image at all; an opened data set never is.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Number of records, `None` where it is not known before all have been read.
+    fn count(&self) -> Option<usize> {
+        Some(self.len())
     }
 
-    /// The image at position `index`.
+    /// True where there is no record at all; an opened data set never is.
+    fn is_empty(&self) -> bool {
+        self.count() == Some(0)
+    }
+
+    /// The record at position `index`.
     ///
     /// # Errors
-    /// `E_SHAPE` where `index` is out of range.
+    /// `E_SHAPE` where `index` is out of range. `E_IMAGE`, `E_NO_CAPTION` or `E_DATASET` where this record is bad, which some readers find
+    /// out only now ([`DataError::record`] names it); the records after it keep their positions. `E_IO`.
     fn pair(&self, index: usize) -> Result<PairRecord>;
+
+    /// The records from position `from` on. A bad record is an item of its own, for which [`DataError::record`] is `Some`, and the
+    /// next item is the record after it; after any other error nothing follows.
+    fn stream(&self, from: usize) -> Box<dyn Iterator<Item = Result<PairRecord>> + Send + '_> {
+        let mut failed = false;
+        Box::new((from..self.len()).map_while(move |i| {
+            let item = (!failed).then(|| self.pair(i))?;
+            failed = item.as_ref().is_err_and(|e| e.record().is_none());
+            Some(item)
+        }))
+    }
+
+    /// What reading has taught about the data set (how many records a shard has), to be handed to [`Dataset::recall`] after an
+    /// interruption so that `stream` starts at a shard instead of reading all earlier ones. `null` where there is nothing to know.
+    fn learnt(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Takes what [`Dataset::learnt`] gave earlier; `null` changes nothing.
+    ///
+    /// # Errors
+    /// `E_DATASET` where it was learnt of other shards.
+    fn recall(&self, _learnt: &serde_json::Value) -> Result<()> {
+        Ok(())
+    }
 
     /// The description of this data set without absolute paths, ready to be kept in a store.
     fn spec(&self) -> DatasetSpec;
@@ -252,13 +166,7 @@ pub fn open_dataset(spec: &DatasetSpec) -> Result<Box<dyn Dataset>> {
 /// `E_IO` and `E_DATASET` for files that cannot be read or understood, `E_EMPTY` where nothing is left, and under
 /// [`OnBad::Stop`] `E_NO_CAPTION` and `E_IMAGE` (missing file).
 pub fn open_dataset_with(spec: &DatasetSpec, on_bad: OnBad) -> Result<Box<dyn Dataset>> {
-    match spec {
-        DatasetSpec::Scenes { pairs, seed, split } => Ok(Box::new(Scenes::open(*pairs, *seed, *split)?)),
-        DatasetSpec::Coco { images, captions, instances } => {
-            Ok(Box::new(Coco::open(images, captions, instances.as_deref(), on_bad)?))
-        }
-        DatasetSpec::Folder { images, captions } => Ok(Box::new(Folder::open(images, captions.as_deref(), on_bad)?)),
-    }
+    spec.open(on_bad)
 }
 
 /// A path from a data file, refused unless it stays inside its folder: such names come from other people's files.

@@ -210,6 +210,15 @@ impl DataError {
         }
     }
 
+    /// The record that this error is about, where the rest of the data set can still be read: what `onBad: 'skip'` leaves out.
+    pub fn record(&self) -> Option<&str> {
+        match self {
+            Self::NoCaption { key, .. } | Self::Image { key, .. } => Some(key),
+            Self::Dataset { what, .. } => Some(what),
+            _ => None,
+        }
+    }
+
     /// The stable code, `E_…`.
     pub fn code(&self) -> &'static str {
         match self {
@@ -252,7 +261,7 @@ impl DataError {
             Self::Empty { .. } => "leave the pair out: every image needs at least one patch and every caption at least one valid token".to_string(),
             Self::NoCaption { .. } => "add a caption, or leave such images out with onBad 'skip'".to_string(),
             Self::Image { .. } => "repair or remove the image, or leave such images out with onBad 'skip'".to_string(),
-            Self::Dataset { .. } => "see docs/formats.md for the data sets that are read".to_string(),
+            Self::Dataset { .. } => "see docs/data.md for the data sets that are read, or leave such records out with onBad 'skip'".to_string(),
             Self::Format { fix, .. } => fix.clone(),
             Self::Option { expected, .. } => format!("use {expected}"),
         };
@@ -288,7 +297,7 @@ impl DataError {
             }
             Self::Image { key, reason } => json!({ "image": key, "found": reason, "expected": "a readable image" }),
             Self::Dataset { what, reason } => {
-                json!({ "file": what, "found": reason, "expected": "a data set as docs/formats.md describes it" })
+                json!({ "file": what, "found": reason, "expected": "a data set as docs/data.md describes it" })
             }
             Self::Format { file, reason, fix } => json!({ "file": file, "found": reason, "expected": fix }),
             Self::Option { option, found, expected } => {

@@ -17,7 +17,13 @@ pub mod store;
 pub mod synth;
 
 pub use choice::caption_of;
-pub use dataset::{
-    BoxAnnotation, Dataset, DatasetSpec, ImageSource, OnBad, PairRecord, Skipped, open_dataset, open_dataset_with,
-};
+pub use dataset::{BoxAnnotation, Dataset, ImageSource, OnBad, PairRecord, Skipped, open_dataset, open_dataset_with};
+pub use datasets::DatasetSpec;
+pub use datasets::cc3m::Cc3mSpec;
+pub use datasets::coco::CocoSpec;
+pub use datasets::flickr::FlickrSpec;
+pub use datasets::folder::FolderSpec;
+pub use datasets::parquet::ParquetSpec;
+pub use datasets::scenes::ScenesSpec;
+pub use datasets::webdataset::WebdatasetSpec;
 pub use error::{Damage, DataError, Result};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lucid_data::scenes::Split;
-use lucid_data::{DatasetSpec, ImageSource, OnBad, open_dataset, open_dataset_with};
+use lucid_data::{CocoSpec, DatasetSpec, FolderSpec, ImageSource, OnBad, ScenesSpec, open_dataset, open_dataset_with};
 use serde_json::json;
 
 /// The folder of real photos, or `None` with the reason printed.
@@ -19,7 +19,7 @@ fn real(test: &str, name: &str) -> Option<PathBuf> {
 }
 
 fn folder(images: &Path) -> DatasetSpec {
-    DatasetSpec::Folder { images: images.into(), captions: None }
+    DatasetSpec::Folder(FolderSpec { images: images.into(), captions: None })
 }
 
 fn error_code(spec: &DatasetSpec) -> (&'static str, String) {
@@ -46,17 +46,20 @@ fn descriptions_have_the_forms_of_the_interface_and_lose_their_paths() {
         assert!(!serde_json::to_string(&spec.portable()).unwrap().contains("/data"));
     }
     let short: DatasetSpec = serde_json::from_value(json!({ "scenes": { "pairs": 3 } })).unwrap();
-    assert_eq!(short, DatasetSpec::Scenes { pairs: 3, seed: 0, split: Split::Train });
-    for bad in
-        [json!({ "scenes": { "pairs": 3, "sed": 1 } }), json!({ "coco": { "images": "a" } }), json!({ "parquet": "x" })]
-    {
+    assert_eq!(short, DatasetSpec::Scenes(ScenesSpec { pairs: 3, seed: 0, split: Split::Train }));
+    for bad in [
+        json!({ "scenes": { "pairs": 3, "sed": 1 } }),
+        json!({ "coco": { "images": "a" } }),
+        json!({ "folders": "x" }),
+        json!({ "folder": "x", "caption": "y" }),
+    ] {
         assert!(serde_json::from_value::<DatasetSpec>(bad.clone()).is_err(), "{bad}");
     }
 }
 
 #[test]
 fn scenes_come_with_boxes_and_phrases_that_lie_in_the_caption() {
-    let set = open_dataset(&DatasetSpec::Scenes { pairs: 40, seed: 4, split: Split::Train }).unwrap();
+    let set = open_dataset(&DatasetSpec::Scenes(ScenesSpec { pairs: 40, seed: 4, split: Split::Train })).unwrap();
     assert_eq!(set.len(), 40);
     let mut phrases = 0;
     for i in 0..set.len() {
@@ -75,7 +78,7 @@ fn scenes_come_with_boxes_and_phrases_that_lie_in_the_caption() {
     }
     assert!(phrases > 20, "{phrases} phrases");
     assert_eq!(set.pair(40).unwrap_err().code(), "E_SHAPE");
-    assert_eq!(error_code(&DatasetSpec::Scenes { pairs: 0, seed: 0, split: Split::All }).0, "E_OPTION");
+    assert_eq!(error_code(&DatasetSpec::Scenes(ScenesSpec { pairs: 0, seed: 0, split: Split::All })).0, "E_OPTION");
 }
 
 /// A small COCO set of three images; the first has a crowd region, the second a box without area.
@@ -100,7 +103,7 @@ fn small_coco(dir: &Path) -> DatasetSpec {
     let (c, i) = (dir.join("captions.json"), dir.join("instances.json"));
     fs::write(&c, captions.to_string()).unwrap();
     fs::write(&i, instances.to_string()).unwrap();
-    DatasetSpec::Coco { images, captions: c, instances: Some(i) }
+    DatasetSpec::Coco(CocoSpec { images, captions: c, instances: Some(i), panoptic: None })
 }
 
 #[test]
@@ -125,7 +128,7 @@ fn coco_keeps_order_captions_sizes_and_crowds() {
 fn coco_with_a_missing_photo_or_caption_stops_or_skips_as_asked() {
     let dir = tempfile::tempdir().unwrap();
     let spec = small_coco(dir.path());
-    let DatasetSpec::Coco { images, captions, .. } = &spec else { unreachable!() };
+    let DatasetSpec::Coco(CocoSpec { images, captions, .. }) = &spec else { unreachable!() };
     fs::remove_file(images.join("a.jpg")).unwrap();
     let (code, message) = error_code(&spec);
     assert_eq!(code, "E_IMAGE");
@@ -148,7 +151,9 @@ fn coco_with_a_missing_photo_or_caption_stops_or_skips_as_asked() {
 fn coco_files_that_make_no_sense_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let spec = small_coco(dir.path());
-    let DatasetSpec::Coco { captions, instances: Some(instances), images } = &spec else { unreachable!() };
+    let DatasetSpec::Coco(CocoSpec { captions, instances: Some(instances), images, .. }) = &spec else {
+        unreachable!()
+    };
     let good = fs::read_to_string(captions).unwrap();
     for (bad, expected) in [
         (String::new(), "empty"),
@@ -165,7 +170,11 @@ fn coco_files_that_make_no_sense_are_refused_by_name() {
     fs::write(captions, &good).unwrap();
     fs::write(instances, fs::read_to_string(instances).unwrap().replace("\"id\":17,", "\"id\":18,")).unwrap();
     assert!(error_code(&spec).1.contains("category 17"));
-    let gone = DatasetSpec::Coco { images: images.join("nowhere"), captions: captions.clone(), instances: None };
+    let gone = DatasetSpec::Coco(CocoSpec {
+        images: images.join("nowhere"),
+        captions: captions.clone(),
+        ..CocoSpec::default()
+    });
     assert_eq!(error_code(&gone).0, "E_IO");
 }
 
@@ -203,7 +212,8 @@ fn folders_read_every_kind_of_caption_file_alike() {
             three_images(&images);
             let file = if explicit { dir.path().join(name) } else { images.join(name) };
             fs::write(&file, format!("\u{feff}{content}")).unwrap();
-            let set = open_dataset(&DatasetSpec::Folder { images, captions: explicit.then_some(file) }).unwrap();
+            let set =
+                open_dataset(&DatasetSpec::Folder(FolderSpec { images, captions: explicit.then_some(file) })).unwrap();
             let read: Vec<_> =
                 (0..set.len()).map(|i| set.pair(i).unwrap()).map(|p| (p.key, p.captions.join("|"))).collect();
             let expected = [("1.png", "one"), ("2.png", "two|zwei, \"deux\""), ("10.png", "ten")]
@@ -291,11 +301,12 @@ fn agreement_leaves_false_captions_out() {
 fn the_real_coco_photos_open() {
     for (name, split, pairs) in [("coco-train80", "train2017", 80), ("coco-val113", "val2017", 113)] {
         let Some(root) = real("the_real_coco_photos_open", name) else { return };
-        let spec = DatasetSpec::Coco {
+        let spec = DatasetSpec::Coco(CocoSpec {
             images: root.join(split),
             captions: root.join(format!("annotations/captions_{split}.json")),
             instances: Some(root.join(format!("annotations/instances_{split}.json"))),
-        };
+            panoptic: None,
+        });
         let set = open_dataset(&spec).unwrap();
         assert_eq!(set.len(), pairs);
         // One of the val2017 boxes has no area.

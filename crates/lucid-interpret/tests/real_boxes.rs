@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use lucid_data::{DatasetSpec, OnBad, open_dataset_with};
+use lucid_data::{CocoSpec, DatasetSpec, OnBad, open_dataset_with};
 use lucid_interpret::grounding::geometry::GridBox;
 use lucid_interpret::grounding::score::Target;
 
@@ -11,11 +11,12 @@ const GRID: [u32; 2] = [14, 14];
 
 /// Means over images of (uniform, centre, oracle) for (mass, point, IoU), against the union of all boxes or the largest.
 fn controls(folder: &Path, largest: bool) -> ([f64; 3], [f64; 3], [f64; 3], usize) {
-    let spec = DatasetSpec::Coco {
+    let spec = DatasetSpec::Coco(CocoSpec {
         images: folder.join("val2017"),
         captions: folder.join("annotations/captions_val2017.json"),
         instances: Some(folder.join("annotations/instances_val2017.json")),
-    };
+        panoptic: None,
+    });
     let dataset = open_dataset_with(&spec, OnBad::Skip).unwrap();
     let mut sums = [[0.0; 3]; 3];
     let mut images = 0;

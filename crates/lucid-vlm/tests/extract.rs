@@ -6,7 +6,9 @@ mod common;
 use image::RgbImage;
 use lucid_data::progress::{Observer, Silent};
 use lucid_data::store::{ActivationSource, AnnotatedSource, Precision, StoreReader};
-use lucid_data::{BoxAnnotation, Dataset, DatasetSpec, ImageSource, OnBad, PairRecord, open_dataset};
+use lucid_data::{
+    BoxAnnotation, CocoSpec, Dataset, DatasetSpec, FolderSpec, ImageSource, OnBad, PairRecord, ScenesSpec, open_dataset,
+};
 use lucid_vlm::{Backbone, ExtractOptions, VlmError, extract};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -23,7 +25,7 @@ impl Dataset for Given {
         Ok(self.0[index].clone())
     }
     fn spec(&self) -> DatasetSpec {
-        DatasetSpec::Folder { images: "/somewhere/private/photos".into(), captions: None }
+        DatasetSpec::Folder(FolderSpec { images: "/somewhere/private/photos".into(), captions: None })
     }
 }
 
@@ -275,7 +277,7 @@ fn the_embedded_backbone_extracts_scenes() {
     assert_eq!((backbone.image_size(), backbone.grid()), (112, [14, 14]));
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("acts");
-    let spec = DatasetSpec::Scenes { pairs: 6, seed: 4, split: lucid_data::scenes::Split::Train };
+    let spec = DatasetSpec::Scenes(ScenesSpec { pairs: 6, seed: 4, split: lucid_data::scenes::Split::Train });
     let dataset = open_dataset(&spec).unwrap();
     let done = extract(&backbone, &*dataset, &ExtractOptions::new(&out), &Silent).unwrap();
     assert_eq!((done.manifest.pairs, done.manifest.tokens.vision), (6, 6 * 196));
@@ -293,11 +295,12 @@ fn the_embedded_backbone_extracts_scenes() {
 fn the_embedded_backbone_extracts_photos() {
     let test = "the_embedded_backbone_extracts_photos";
     let Some(real) = common::shared(test, "real/coco-train80") else { return };
-    let spec = DatasetSpec::Coco {
+    let spec = DatasetSpec::Coco(CocoSpec {
         images: real.join("train2017"),
         captions: real.join("annotations/captions_train2017.json"),
         instances: Some(real.join("annotations/instances_train2017.json")),
-    };
+        panoptic: None,
+    });
     let folder = tempfile::tempdir().unwrap();
     let out: PathBuf = folder.path().join("acts");
     let wanted = ExtractOptions { max_pairs: Some(5), ..ExtractOptions::new(&out) };

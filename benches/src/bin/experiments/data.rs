@@ -7,7 +7,7 @@ use lucid_data::progress::Silent;
 use lucid_data::scenes::{Split, concepts};
 use lucid_data::store::{AnnotatedSource, StoreReader};
 use lucid_data::synth::{SynthOptions, synth};
-use lucid_data::{DatasetSpec, open_dataset};
+use lucid_data::{DatasetSpec, ScenesSpec, open_dataset};
 use lucid_interpret::{ConceptStates, ScenesTruth, TruthSource, synth_truth};
 use lucid_vlm::{Backbone, ExtractOptions, extract};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ fn store(backbone: &Backbone, options: &ScenesOptions, pairs: usize, seed: u64, 
     let name = format!("{}-{}-{pairs}-{seed}-{}", weights, options.layers.join("+").replace(':', ""), options.keep_eos);
     let folder: PathBuf = cache.join(name);
     if !folder.exists() {
-        let spec = DatasetSpec::Scenes { pairs, seed, split: Split::Train };
+        let spec = DatasetSpec::Scenes(ScenesSpec { pairs, seed, split: Split::Train });
         let chosen = ExtractOptions {
             layers: options.layers.clone(),
             keep_eos: options.keep_eos,

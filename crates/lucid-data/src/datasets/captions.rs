@@ -21,8 +21,8 @@ pub(crate) struct Row {
 }
 
 /// Field names that name the image, and those that hold the caption.
-const FILE_FIELDS: [&str; 4] = ["file", "image", "file_name", "filename"];
-const TEXT_FIELDS: [&str; 3] = ["caption", "text", "captions"];
+pub(crate) const FILE_FIELDS: [&str; 4] = ["file", "image", "file_name", "filename"];
+pub(crate) const TEXT_FIELDS: [&str; 3] = ["caption", "text", "captions"];
 
 /// Reads a caption file by its extension.
 pub(crate) fn read(path: &Path) -> Result<Vec<Row>> {
@@ -46,13 +46,17 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Row>> {
 
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|e| DataError::io("read", path, e))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        DataError::dataset(
-            path.display(),
-            format!("not UTF-8 at byte {}; save it as UTF-8", e.utf8_error().valid_up_to()),
-        )
-    })?;
-    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string))
+    utf8(bytes).map_err(|reason| DataError::dataset(path.display(), reason))
+}
+
+/// Bytes as text without a byte order mark, or what is wrong with them.
+pub(crate) fn utf8(bytes: Vec<u8>) -> std::result::Result<String, String> {
+    let mut text = String::from_utf8(bytes)
+        .map_err(|e| format!("not UTF-8 at byte {}; save it as UTF-8", e.utf8_error().valid_up_to()))?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
 }
 
 /// True where a `.txt` file is a table with a header.
@@ -67,7 +71,7 @@ fn has_header(text: &str, separator: char) -> bool {
 }
 
 /// A caption field: one text or several.
-fn texts(value: &Value) -> Option<Vec<String>> {
+pub(crate) fn texts(value: &Value) -> Option<Vec<String>> {
     let one = |v: &Value| v.as_str().map(|s| s.trim().to_string());
     let list = match value {
         Value::Array(items) => items.iter().map(one).collect::<Option<Vec<_>>>()?,
@@ -84,6 +88,28 @@ enum BoxForm {
     Full(BoxAnnotation),
 }
 
+/// A field with boxes, or what is wrong with it.
+pub(crate) fn boxes(value: &Value) -> std::result::Result<Vec<BoxAnnotation>, String> {
+    let boxes = Vec::<BoxForm>::deserialize(value).map_err(|_| {
+        "`boxes` holds something other than [x, y, width, height] or { x, y, width, height, category }".to_string()
+    })?;
+    let boxes = boxes.into_iter().map(|b| match b {
+        BoxForm::Corner([x, y, width, height]) => BoxAnnotation { x, y, width, height, ..Default::default() },
+        BoxForm::Full(b) => b,
+    });
+    boxes
+        .map(|b| match b.width > 0.0 && b.height > 0.0 {
+            true => Ok(b),
+            false => Err(format!("the box [{}, {}, {}, {}] has no area", b.x, b.y, b.width, b.height)),
+        })
+        .collect()
+}
+
+/// The captions of a text: one a line, trimmed, without empty ones.
+pub(crate) fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect()
+}
+
 fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
@@ -96,23 +122,7 @@ fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Row>> {
             Some(v) => texts(v).ok_or_else(|| bad("`caption` is neither a text nor a list of texts".into()))?,
             None => Vec::new(),
         };
-        let boxes: Vec<BoxForm> = match value.get("boxes") {
-            Some(v) => serde_json::from_value(v.clone()).map_err(|_| {
-                bad("`boxes` holds something other than [x, y, width, height] or { x, y, width, height, category }"
-                    .into())
-            })?,
-            None => Vec::new(),
-        };
-        let boxes: Vec<BoxAnnotation> = boxes
-            .into_iter()
-            .map(|b| match b {
-                BoxForm::Corner([x, y, width, height]) => BoxAnnotation { x, y, width, height, ..Default::default() },
-                BoxForm::Full(b) => b,
-            })
-            .collect();
-        if let Some(b) = boxes.iter().find(|b| !(b.width > 0.0 && b.height > 0.0)) {
-            return Err(bad(format!("the box [{}, {}, {}, {}] has no area", b.x, b.y, b.width, b.height)));
-        }
+        let boxes = value.get("boxes").map_or(Ok(Vec::new()), boxes).map_err(bad)?;
         rows.push(Row { file: file.to_string(), captions, boxes, line: i + 1 });
     }
     Ok(rows)

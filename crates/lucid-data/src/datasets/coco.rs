@@ -1,15 +1,36 @@
-//! COCO: the official captions and instances JSON and a folder of photos.
+//! COCO: the official captions, instances and panoptic JSON and a folder of photos.
+//!
+//! Of the panoptic file the segments' boxes and categories are used, things and stuff alike; the masks (PNG files of segment ids)
+//! are not read. Where instances are given too, things come from them and the panoptic file adds the stuff.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use crate::dataset::{BoxAnnotation, Dataset, DatasetSpec, ImageSource, OnBad, PairRecord, Skipped, inside};
+use super::records::Collect;
+use super::{DatasetSpec, Source, last};
+use crate::dataset::{BoxAnnotation, Dataset, ImageSource, OnBad, PairRecord, Skipped, inside};
 use crate::error::{DataError, Result};
+
+/// COCO in its official JSON files.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CocoSpec {
+    /// Folder of the photos.
+    pub images: PathBuf,
+    /// `captions_*.json`.
+    pub captions: PathBuf,
+    /// `instances_*.json`, for boxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<PathBuf>,
+    /// `panoptic_*.json`, for boxes of things and stuff.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panoptic: Option<PathBuf>,
+}
 
 #[derive(Deserialize)]
 struct CaptionsFile {
@@ -51,19 +72,41 @@ struct Instance {
 struct Category {
     id: u64,
     name: String,
+    /// Panoptic files say 1 of things and 0 of stuff; all of the others are things.
+    #[serde(default = "one")]
+    isthing: u8,
 }
 
-/// A COCO data set in the order of its captions file.
-pub(crate) struct Coco {
-    spec: DatasetSpec,
-    records: Vec<PairRecord>,
-    skipped: Vec<Skipped>,
+fn one() -> u8 {
+    1
 }
 
-impl Coco {
-    pub(crate) fn open(images: &Path, captions: &Path, instances: Option<&Path>, on_bad: OnBad) -> Result<Self> {
-        let file: CaptionsFile = read_json(captions)?;
-        let mut skipped = Vec::new();
+#[derive(Deserialize)]
+struct PanopticFile {
+    annotations: Vec<Panoptic>,
+    categories: Vec<Category>,
+}
+
+#[derive(Deserialize)]
+struct Panoptic {
+    image_id: u64,
+    segments_info: Vec<Segment>,
+}
+
+#[derive(Deserialize)]
+struct Segment {
+    id: u64,
+    category_id: u64,
+    bbox: [f64; 4],
+    #[serde(default)]
+    iscrowd: u8,
+}
+
+impl Source for CocoSpec {
+    fn open(&self, on_bad: OnBad) -> Result<Box<dyn Dataset>> {
+        let Self { images, captions, .. } = self;
+        let file: CaptionsFile = read_json(captions, "COCO's")?;
+        let mut collect = Collect::new(on_bad);
         let mut texts: HashMap<u64, Vec<String>> = HashMap::new();
         for Caption { image_id, caption } in file.annotations {
             let caption = caption.trim();
@@ -71,101 +114,130 @@ impl Coco {
                 texts.entry(image_id).or_default().push(caption.to_string());
             }
         }
-        let mut boxes = match instances {
-            Some(path) => read_boxes(path, &mut skipped)?,
-            None => HashMap::new(),
-        };
+        let mut boxes = self.boxes(&mut collect.skipped)?;
         if !images.is_dir() {
             return Err(DataError::io("read", images, std::io::ErrorKind::NotFound.into()));
         }
-        let mut seen = BTreeMap::new();
-        let mut records = Vec::with_capacity(file.images.len());
+        let mut names: HashMap<u64, String> = HashMap::with_capacity(file.images.len());
         for image in file.images {
-            let path = inside(images, &image.file_name, &captions.display())?;
-            if let Some(other) = seen.insert(image.id, image.file_name.clone()) {
-                let reason = format!("image id {} stands for both {other:?} and {:?}", image.id, image.file_name);
-                return Err(DataError::dataset(captions.display(), reason));
-            }
             let key = image.file_name;
+            let path = inside(images, &key, &captions.display())?;
+            if let Some(other) = names.insert(image.id, key.clone()) {
+                let reason = format!("image id {} stands for both {other:?} and {key:?}", image.id);
+                collect.bad(&key, DataError::dataset(captions.display(), reason))?;
+                continue;
+            }
+            if !collect.first(&key, format!("image id {} of {}", image.id, captions.display()))? {
+                texts.remove(&image.id);
+                continue;
+            }
             let problem = match texts.remove(&image.id) {
-                None => DataError::NoCaption {
-                    key: key.clone(),
-                    reason: format!("none with text in {}", captions.display()),
-                },
+                None => {
+                    let reason = format!("none with text in {}", captions.display());
+                    DataError::NoCaption { key: key.clone(), reason }
+                }
                 Some(_) if !path.is_file() => {
                     DataError::Image { key: key.clone(), reason: format!("{} does not exist", path.display()) }
                 }
                 Some(captions) => {
                     let size = image.width.zip(image.height);
                     let boxes = boxes.remove(&image.id).unwrap_or_default();
-                    records.push(PairRecord { key, image: ImageSource::File(path), captions, boxes, size });
+                    collect.keep(PairRecord { key, image: ImageSource::File(path), captions, boxes, size });
                     continue;
                 }
             };
-            match on_bad {
-                OnBad::Stop => return Err(problem),
-                OnBad::Skip => skipped.push(Skipped::because(&key, &problem)),
-            }
+            collect.bad(&key, problem)?;
         }
         if let Some(id) = texts.keys().min() {
             let reason =
                 format!("{} image ids have captions but no entry under `images`, the lowest is {id}", texts.len());
-            let problem = DataError::dataset(captions.display(), reason);
-            match on_bad {
-                OnBad::Stop => return Err(problem),
-                OnBad::Skip => skipped.push(Skipped::because(&format!("id {id}"), &problem)),
-            }
+            collect.bad(&format!("id {id}"), DataError::dataset(captions.display(), reason))?;
         }
-        if records.is_empty() {
-            return Err(DataError::Empty { what: format!("the data set {}", captions.display()) });
+        collect.finish(DatasetSpec::Coco(self.clone()), || format!("the data set {}", captions.display()))
+    }
+
+    fn portable(&self) -> Self {
+        Self {
+            images: last(&self.images),
+            captions: last(&self.captions),
+            instances: self.instances.as_deref().map(last),
+            panoptic: self.panoptic.as_deref().map(last),
         }
-        let spec = DatasetSpec::Coco {
-            images: images.to_path_buf(),
-            captions: captions.to_path_buf(),
-            instances: instances.map(PathBuf::from),
-        };
-        Ok(Self { spec: spec.portable(), records, skipped })
     }
 }
 
-/// The boxes of every image. COCO has a few boxes without area; they are listed in `skipped` and never an error.
-fn read_boxes(path: &Path, skipped: &mut Vec<Skipped>) -> Result<HashMap<u64, Vec<BoxAnnotation>>> {
-    let file: InstancesFile = read_json(path)?;
-    let names: HashMap<u64, String> = file.categories.into_iter().map(|c| (c.id, c.name)).collect();
-    let mut boxes: HashMap<u64, Vec<BoxAnnotation>> = HashMap::new();
-    for instance in file.annotations {
-        let Some(category) = names.get(&instance.category_id) else {
-            let reason = format!(
-                "annotation {} has category {}, which `categories` does not list",
-                instance.id, instance.category_id
-            );
-            return Err(DataError::dataset(path.display(), reason));
-        };
-        let [x, y, width, height] = instance.bbox;
-        if !(width > 0.0 && height > 0.0 && [x, y, width, height].iter().all(|v| v.is_finite())) {
-            skipped.push(Skipped {
-                key: format!("{}#{}", instance.image_id, instance.id),
-                code: "E_DATASET".into(),
-                reason: format!("the box [{x}, {y}, {width}, {height}] has no area"),
-            });
-            continue;
+impl CocoSpec {
+    /// The boxes of every image. COCO has a few boxes without area; they are listed in `skipped` and never an error.
+    fn boxes(&self, skipped: &mut Vec<Skipped>) -> Result<Boxes> {
+        let mut boxes = Boxes::new();
+        if let Some(path) = &self.instances {
+            let file: InstancesFile = read_json(path, "COCO's")?;
+            let names = Names::new(path, file.categories);
+            for Instance { id, image_id, category_id, bbox, iscrowd } in file.annotations {
+                let category = names.of(category_id, id)?;
+                add(&mut boxes, skipped, (image_id, id), bbox, &category.name, iscrowd);
+            }
         }
-        let annotation = BoxAnnotation {
-            x,
-            y,
-            width,
-            height,
-            category: Some(category.clone()),
-            phrase: None,
-            crowd: instance.iscrowd != 0,
-        };
-        boxes.entry(instance.image_id).or_default().push(annotation);
+        if let Some(path) = &self.panoptic {
+            let file: PanopticFile = read_json(path, "COCO's")?;
+            let names = Names::new(path, file.categories);
+            for Panoptic { image_id, segments_info } in file.annotations {
+                for Segment { id, category_id, bbox, iscrowd } in segments_info {
+                    let category = names.of(category_id, id)?;
+                    if category.isthing == 0 || self.instances.is_none() {
+                        add(&mut boxes, skipped, (image_id, id), bbox, &category.name, iscrowd);
+                    }
+                }
+            }
+        }
+        Ok(boxes)
     }
-    Ok(boxes)
+}
+
+type Boxes = HashMap<u64, Vec<BoxAnnotation>>;
+
+/// The categories of a file by id.
+struct Names<'a> {
+    path: &'a Path,
+    by_id: HashMap<u64, Category>,
+}
+
+impl<'a> Names<'a> {
+    fn new(path: &'a Path, categories: Vec<Category>) -> Self {
+        Self { path, by_id: categories.into_iter().map(|c| (c.id, c)).collect() }
+    }
+
+    fn of(&self, category: u64, annotation: u64) -> Result<&Category> {
+        self.by_id.get(&category).ok_or_else(|| {
+            let reason = format!("annotation {annotation} has category {category}, which `categories` does not list");
+            DataError::dataset(self.path.display(), reason)
+        })
+    }
+}
+
+fn add(
+    boxes: &mut Boxes,
+    skipped: &mut Vec<Skipped>,
+    (image, id): (u64, u64),
+    [x, y, width, height]: [f64; 4],
+    category: &str,
+    iscrowd: u8,
+) {
+    if !(width > 0.0 && height > 0.0 && [x, y, width, height].iter().all(|v| v.is_finite())) {
+        skipped.push(Skipped {
+            key: format!("{image}#{id}"),
+            code: "E_DATASET".into(),
+            reason: format!("the box [{x}, {y}, {width}, {height}] has no area"),
+        });
+        return;
+    }
+    let (category, crowd) = (Some(category.to_string()), iscrowd != 0);
+    boxes.entry(image).or_default().push(BoxAnnotation { x, y, width, height, category, phrase: None, crowd });
 }
 
 /// Reads a JSON file through a map: instances_train2017.json takes 450 MB, mostly polygons that are skipped over.
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// `whose` form it is expected to have, for messages.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, whose: &str) -> Result<T> {
     let file = File::open(path).map_err(|e| DataError::io("read", path, e))?;
     let length = file.metadata().map_err(|e| DataError::io("read", path, e))?.len();
     if length == 0 {
@@ -174,20 +246,5 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     // SAFETY: the map is read-only and dropped before this function returns; the user's own annotation file is not
     // expected to be shortened in that time.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| DataError::io("map", path, e))?;
-    serde_json::from_slice(&map).map_err(|e| DataError::dataset(path.display(), format!("not in COCO's form: {e}")))
-}
-
-impl Dataset for Coco {
-    fn len(&self) -> usize {
-        self.records.len()
-    }
-    fn pair(&self, index: usize) -> Result<PairRecord> {
-        super::at(&self.records, index).cloned()
-    }
-    fn spec(&self) -> DatasetSpec {
-        self.spec.clone()
-    }
-    fn skipped(&self) -> &[Skipped] {
-        &self.skipped
-    }
+    serde_json::from_slice(&map).map_err(|e| DataError::dataset(path.display(), format!("not in {whose} form: {e}")))
 }

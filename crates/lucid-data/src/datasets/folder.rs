@@ -4,58 +4,96 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::captions::{self, Row};
+use super::records::Collect;
+use super::sample::IMAGES;
 use super::shapeworld::{self, Group};
-use crate::dataset::{Dataset, DatasetSpec, ImageSource, OnBad, PairRecord, Skipped, inside};
+use super::{DatasetSpec, Source, last};
+use crate::dataset::{Dataset, ImageSource, OnBad, PairRecord, Skipped, inside};
 use crate::error::{DataError, Result};
 
-const IMAGES: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 /// Caption files looked for in a folder, first found first used; ImageFolder's metadata files last.
 const CAPTION_FILES: [&str; 5] = ["captions.jsonl", "captions.csv", "captions.tsv", "metadata.jsonl", "metadata.csv"];
 /// Files of groups of lines, used where there is none of the above.
 const GROUP_FILES: [&str; 2] = ["captions.txt", "caption.txt"];
 const MAX_DEPTH: usize = 16;
 
-/// A folder data set in natural order of the file names (`2.png` before `10.png`), folder by folder.
-pub(crate) struct Folder {
-    spec: DatasetSpec,
-    records: Vec<PairRecord>,
-    skipped: Vec<Skipped>,
+/// A folder of images with captions in a file or beside each image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Form", into = "Form")]
+pub struct FolderSpec {
+    /// The folder; sub-folders are read too.
+    pub images: PathBuf,
+    /// The caption file; where absent it is looked for in the folder.
+    pub captions: Option<PathBuf>,
 }
 
-struct Reading {
-    root: PathBuf,
-    on_bad: OnBad,
-    records: Vec<PairRecord>,
-    skipped: Vec<Skipped>,
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Path(PathBuf),
+    Full(Fields),
 }
 
-impl Folder {
-    pub(crate) fn open(images: &Path, captions: Option<&Path>, on_bad: OnBad) -> Result<Self> {
-        let mut reading = Reading { root: images.to_path_buf(), on_bad, records: Vec::new(), skipped: Vec::new() };
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Fields {
+    images: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    captions: Option<PathBuf>,
+}
+
+impl From<Form> for FolderSpec {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Path(images) => Self { images, captions: None },
+            Form::Full(Fields { images, captions }) => Self { images, captions },
+        }
+    }
+}
+
+impl From<FolderSpec> for Form {
+    fn from(FolderSpec { images, captions }: FolderSpec) -> Self {
+        match captions {
+            None => Self::Path(images),
+            captions => Self::Full(Fields { images, captions }),
+        }
+    }
+}
+
+impl Source for FolderSpec {
+    /// Records come in natural order of the file names (`2.png` before `10.png`), folder by folder.
+    fn open(&self, on_bad: OnBad) -> Result<Box<dyn Dataset>> {
+        let Self { images, captions } = self;
+        let mut reading = Reading { root: images.clone(), collect: Collect::new(on_bad) };
         match captions {
             Some(file) => reading.with_file(images, file, &list(images, true, 0)?)?,
             None => reading.folder(images, 0)?,
         }
-        let Reading { records, skipped, .. } = reading;
-        if records.is_empty() {
-            return Err(DataError::Empty {
-                what: format!("the data set {} (no image with a caption)", images.display()),
-            });
-        }
-        let spec = DatasetSpec::Folder { images: images.to_path_buf(), captions: captions.map(PathBuf::from) };
-        Ok(Self { spec: spec.portable(), records, skipped })
+        let what = || format!("the data set {} (no image with a caption)", images.display());
+        reading.collect.finish(DatasetSpec::Folder(self.clone()), what)
+    }
+
+    fn portable(&self) -> Self {
+        Self { images: last(&self.images), captions: self.captions.as_deref().map(last) }
     }
 }
 
+struct Reading {
+    root: PathBuf,
+    collect: Collect,
+}
+
 /// What lies in a folder, in natural order.
-struct Listing {
-    images: Vec<PathBuf>,
+pub(crate) struct Listing {
+    pub(crate) images: Vec<PathBuf>,
     folders: Vec<PathBuf>,
 }
 
 /// Lists the images of a folder; with `deep` those of its sub-folders too. Hidden entries are passed over.
-fn list(folder: &Path, deep: bool, depth: usize) -> Result<Listing> {
+pub(crate) fn list(folder: &Path, deep: bool, depth: usize) -> Result<Listing> {
     let io = |e| DataError::io("read", folder, e);
     let mut listing = Listing { images: Vec::new(), folders: Vec::new() };
     for entry in std::fs::read_dir(folder).map_err(io)? {
@@ -80,7 +118,7 @@ fn list(folder: &Path, deep: bool, depth: usize) -> Result<Listing> {
 }
 
 /// Compares paths with runs of digits by their number.
-fn natural(a: &Path, b: &Path) -> Ordering {
+pub(crate) fn natural(a: &Path, b: &Path) -> Ordering {
     let (a, b) = (a.to_string_lossy(), b.to_string_lossy());
     let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
     while let (Some(&p), Some(&q)) = (x.first(), y.first()) {
@@ -128,8 +166,7 @@ impl Reading {
         for image in &listing.images {
             let text = image.with_extension("txt");
             let lines = if text.is_file() { captions::read_text(&text)? } else { String::new() };
-            let captions: Vec<String> =
-                lines.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
+            let captions = captions::lines(&lines);
             let problem = captions.is_empty().then(|| {
                 let state = if text.is_file() { "is empty" } else { "does not exist" };
                 DataError::NoCaption {
@@ -209,7 +246,7 @@ impl Reading {
                     key: self.key(image),
                     reason: format!("agreement.txt calls all {labelled_false} captions false"),
                 };
-                self.skipped.push(Skipped::because(&self.key(image), &problem));
+                self.collect.skipped.push(Skipped::because(&self.key(image), &problem));
                 continue;
             }
             let size = shapeworld::png_size(image);
@@ -234,36 +271,22 @@ impl Reading {
     ) -> Result<()> {
         let key = self.key(image);
         match problem {
-            None => self.records.push(PairRecord {
-                key,
-                image: ImageSource::File(image.to_path_buf()),
-                captions,
-                boxes,
-                size,
-            }),
-            Some(problem) if self.on_bad == OnBad::Stop => return Err(problem),
-            Some(problem) => self.skipped.push(Skipped::because(&key, &problem)),
+            None => {
+                let image = ImageSource::File(image.to_path_buf());
+                self.collect.keep(PairRecord { key, image, captions, boxes, size });
+                Ok(())
+            }
+            Some(problem) => self.collect.bad(&key, problem),
         }
-        Ok(())
     }
 
     fn key(&self, image: &Path) -> String {
-        let relative = image.strip_prefix(&self.root).unwrap_or(image);
-        relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+        key(&self.root, image)
     }
 }
 
-impl Dataset for Folder {
-    fn len(&self) -> usize {
-        self.records.len()
-    }
-    fn pair(&self, index: usize) -> Result<PairRecord> {
-        super::at(&self.records, index).cloned()
-    }
-    fn spec(&self) -> DatasetSpec {
-        self.spec.clone()
-    }
-    fn skipped(&self) -> &[Skipped] {
-        &self.skipped
-    }
+/// The name of a file relative to a folder, with `/` between components on every system.
+pub(crate) fn key(root: &Path, file: &Path) -> String {
+    let relative = file.strip_prefix(root).unwrap_or(file);
+    relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }

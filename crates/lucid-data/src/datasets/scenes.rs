@@ -1,38 +1,55 @@
 //! Generated scenes as a data set.
 
-use crate::dataset::{BoxAnnotation, Dataset, DatasetSpec, ImageSource, PairRecord};
+use serde::{Deserialize, Serialize};
+
+use super::{DatasetSpec, Source};
+use crate::dataset::{BoxAnnotation, Dataset, ImageSource, OnBad, PairRecord};
 use crate::error::{DataError, Result};
 use crate::scenes::{ConceptKind, Kind, SceneTruth, Split, concept_of, scene};
 
-/// The first `pairs` scenes of a seed, drawn when they are asked for.
-pub(crate) struct Scenes {
-    pairs: usize,
-    seed: u64,
-    split: Split,
+/// Generated scenes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScenesSpec {
+    /// How many.
+    pub pairs: usize,
+    /// Seed of the generator.
+    #[serde(default)]
+    pub seed: u64,
+    /// Which combinations of shape and colour occur.
+    #[serde(default)]
+    pub split: Split,
 }
 
-impl Scenes {
-    pub(crate) fn open(pairs: usize, seed: u64, split: Split) -> Result<Self> {
-        if pairs == 0 {
+impl Source for ScenesSpec {
+    fn open(&self, _: OnBad) -> Result<Box<dyn Dataset>> {
+        if self.pairs == 0 {
             return Err(DataError::Option { option: "pairs", found: "0".into(), expected: "1 or more".into() });
         }
-        Ok(Self { pairs, seed, split })
+        Ok(Box::new(Scenes(self.clone())))
+    }
+
+    fn portable(&self) -> Self {
+        self.clone()
     }
 }
+
+/// The first `pairs` scenes of a seed, drawn when they are asked for.
+struct Scenes(ScenesSpec);
 
 impl Dataset for Scenes {
     fn len(&self) -> usize {
-        self.pairs
+        self.0.pairs
     }
 
     fn pair(&self, index: usize) -> Result<PairRecord> {
-        if index >= self.pairs {
-            return Err(super::out_of_range(index, self.pairs));
+        if index >= self.0.pairs {
+            return Err(super::out_of_range(index, self.0.pairs));
         }
-        let scene = scene(self.seed, index as u64, self.split, Kind::Random);
+        let scene = scene(self.0.seed, index as u64, self.0.split, Kind::Random);
         let side = scene.truth.side as u32;
         Ok(PairRecord {
-            key: format!("scene-{}-{index:06}", self.seed),
+            key: format!("scene-{}-{index:06}", self.0.seed),
             boxes: boxes(&scene.truth),
             image: ImageSource::Rgb { width: side, height: side, data: scene.rgb },
             captions: vec![scene.caption],
@@ -41,7 +58,7 @@ impl Dataset for Scenes {
     }
 
     fn spec(&self) -> DatasetSpec {
-        DatasetSpec::Scenes { pairs: self.pairs, seed: self.seed, split: self.split }
+        DatasetSpec::Scenes(self.0.clone())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Backbones: what turns pictures and captions into per-patch and per-token states.
 //!
-//! A backbone is a folder in Hugging Face's layout (`config.json`, `model.safetensors`, `tokenizer.json`,
+//! A backbone is a name ([`hub`]) or a folder in Hugging Face's layout (`config.json`, `model.safetensors`, `tokenizer.json`,
 //! `preprocessor_config.json`). [`siglip`] is the forward pass in candle, written so that the same code serves inference
 //! and the training of the embedded mini backbone; [`Backbone`] adds pixels and tokens; [`extract()`] fills an activation store.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -12,6 +12,7 @@ pub mod error;
 pub mod examination;
 pub mod extract;
 pub mod hook;
+pub mod hub;
 mod lanes;
 mod mini;
 pub mod mini_training;

@@ -26,7 +26,7 @@ mod workers;
 
 pub use backbone::{Backbone, BackboneFiles, ImageStates, TextStates};
 pub use config::{Activation, SiglipConfig, TextConfig, VisionConfig};
-pub use decode::{decode_image, thumbnail};
+pub use decode::{decode_image, decode_image_within, thumbnail};
 pub use error::VlmError;
 pub use examination::{Examination, ExamineOptions, examine};
 pub use extract::{ExtractOptions, Extraction, extract};

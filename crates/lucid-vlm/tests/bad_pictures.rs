@@ -70,7 +70,10 @@ fn formats_that_are_not_read_are_named() {
         (vec![], "no byte at all"),
     ] {
         let reason = refused(&bytes);
-        assert!(reason.contains(named) && reason.contains("expected a JPEG, PNG, WebP, GIF or BMP"), "{named}: {reason}");
+        assert!(
+            reason.contains(named) && reason.contains("expected a JPEG, PNG, WebP, GIF or BMP"),
+            "{named}: {reason}"
+        );
     }
 }
 
@@ -136,7 +139,8 @@ fn no_damage_makes_a_decoder_panic_or_takes_for_ever() {
             let mut bytes = whole.clone();
             for _ in 0..=random.below(4) {
                 // Half of the damage is in the headers, where sizes and counts are.
-                let at = if random.below(2) == 0 { random.below(bytes.len().min(64)) } else { random.below(bytes.len()) };
+                let at =
+                    if random.below(2) == 0 { random.below(bytes.len().min(64)) } else { random.below(bytes.len()) };
                 match random.below(4) {
                     0 => bytes[at] ^= 1 << random.below(8),
                     1 => bytes[at] = random.below(256) as u8,

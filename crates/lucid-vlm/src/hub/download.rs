@@ -18,6 +18,8 @@ use std::path::Path;
 const CHUNK: usize = 256 << 10;
 /// Most bytes of a file whose size the server does not tell.
 const MAX_UNSIZED: u64 = 1 << 30;
+/// Most bytes of a file that is not of weights; these are read whole.
+const MAX_TEXT: u64 = 256 << 20;
 const LATER: &str = "try again; if it stays so, the server or a proxy changes files";
 
 /// A file as the hub describes it.
@@ -83,6 +85,10 @@ pub(super) fn describe(
         return Err(download_error(&what, found, "a SHA-256, or a SHA-1 as git has it", fix));
     }
     let size = answer.header("x-linked-size").or_else(|| own(CONTENT_LENGTH)).and_then(|size| size.parse().ok());
+    if let Some(size) = size.filter(|&size| size > MAX_TEXT && !file.ends_with(".safetensors")) {
+        let expected = format!("at most {MAX_TEXT} bytes of such a file");
+        return Err(download_error(&what, format!("{size} bytes"), &expected, "name the repository of another model"));
+    }
     Ok(Remote { file: file.into(), url, etag: etag.into(), size })
 }
 

@@ -16,7 +16,7 @@ pub(super) fn refusal(http: &Http, answer: &Answer, repo: &Repo, file: Option<&s
         expected: expected.into(),
         fix,
     };
-    let token = if http.has_token() { "the token of HF_TOKEN may not read it" } else { "HF_TOKEN is not set" };
+    let token = if http.has_token() { "the token in use may not read it" } else { "HF_TOKEN is not set" };
     match (status.as_u16(), code) {
         (401 | 403, "GatedRepo") => download_error(
             &what,

@@ -385,6 +385,9 @@ fn answers_that_are_no_hub_are_named() {
     bench.refused(REPO, "E_DOWNLOAD", &["no JSON", "HF_ENDPOINT"]);
     bench.hub.fault("HEAD", "config.json", 1, Fault::Status(200, vec![("ETag", "\"abc\"".into())]));
     bench.refused(REPO, "E_DOWNLOAD", &["the hash \"abc\"", "X-Linked-Etag"]);
+    let huge = vec![("X-Linked-Etag", "a".repeat(64)), ("X-Linked-Size", (1u64 << 40).to_string())];
+    bench.hub.fault("HEAD", "config.json", 1, Fault::Status(200, huge));
+    bench.refused(REPO, "E_DOWNLOAD", &["1099511627776 bytes"]);
     let other = vec![("X-Repo-Commit", OTHER.to_owned())];
     bench.hub.fault("HEAD", "config.json", 1, Fault::Status(200, other));
     bench.refused(REPO, "E_DOWNLOAD", &[OTHER, COMMIT]);

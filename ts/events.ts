@@ -1,4 +1,4 @@
-/** Work moved on: `done` of `total` units of `stage` (total 0 = not known). */
+/** Work moved on: `done` of `total` units of `stage` (total 0 = not known). Units of the stage `download` are bytes. */
 export interface ProgressEvent {
   readonly type: 'progress'
   readonly stage: string

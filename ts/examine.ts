@@ -5,7 +5,11 @@ import { Run } from './run.js'
 
 /** Options of {@link examineBackbone}. */
 export interface ExamineBackboneOptions {
-  /** Folder of a SigLIP checkpoint in Hugging Face's layout, or `'mini'` for the embedded one. Default `'mini'`. */
+  /**
+   * Which vision-language model to use: `'mini'` for the embedded one (default), a folder with a checkpoint in Hugging Face's
+   * layout, or a name on the Hugging Face hub such as `google/siglip-base-patch16-224`, with `@revision` for a branch, tag or
+   * commit. A model of the hub is downloaded once, into the cache that Python uses too (docs/backbones.md).
+   */
   backbone?: string
   /** Scenes of each of the two sets that words are swapped in. Default 1000. */
   scenes?: number

@@ -8,7 +8,11 @@ import { type ActivationStore, openStoreNow } from './store.js'
 
 /** Options of {@link extract}. */
 export interface ExtractOptions {
-  /** Folder of a SigLIP checkpoint in Hugging Face's layout, or `'mini'` for the embedded one. Default `'mini'`. */
+  /**
+   * Which vision-language model to use: `'mini'` for the embedded one (default), a folder with a checkpoint in Hugging Face's
+   * layout, or a name on the Hugging Face hub such as `google/siglip-base-patch16-224`, with `@revision` for a branch, tag or
+   * commit. A model of the hub is downloaded once, into the cache that Python uses too (docs/backbones.md).
+   */
   backbone?: string
   dataset: Dataset
   /** Folder of the new store. */

@@ -19,7 +19,11 @@ export type ConceptInput = string | { name: string; category?: string }
 export interface InterpretOptions {
   /** The model, or its folder. */
   model: string | Model
-  /** Folder of the backbone whose states the model was trained on, or `'mini'`. Default `'mini'`. */
+  /**
+   * The vision-language model whose states the model was trained on: `'mini'` for the embedded one (default), a folder with a checkpoint in Hugging Face's
+   * layout, or a name on the Hugging Face hub such as `google/siglip-base-patch16-224`, with `@revision` for a branch, tag or
+   * commit. A model of the hub is downloaded once, into the cache that Python uses too (docs/backbones.md).
+   */
   backbone?: string
   /** The store whose images are looked at, or its folder. */
   activations?: string | ActivationStore

@@ -26,7 +26,7 @@ pub fn start_examine_backbone(options: String) -> Result<NativeJob> {
     let request: Request = serde_json::from_str(&options).map_err(Failure::from)?;
     let examine: ExamineOptions = serde_json::from_value(Value::Object(request.examine)).map_err(Failure::from)?;
     spawn("examine", request.threads, move |shared| {
-        let backbone = backbone(&request.backbone, request.threads)?;
+        let backbone = backbone(&request.backbone, request.threads, &**shared)?;
         let found = lucid_vlm::examine(&backbone, &examine, &**shared)?;
         let mut result = serde_json::to_value(&found)?;
         result["markdown"] = json!(found.to_string());

@@ -1,7 +1,6 @@
 //! Extraction of activations behind a job, and backbones by name.
 
-use std::path::Path;
-
+use lucid_data::progress::Observer;
 use lucid_data::{DatasetSpec, open_dataset_with};
 use lucid_vlm::{Backbone, ExtractOptions};
 use napi::Result;
@@ -26,9 +25,9 @@ struct Request {
     extract: Map<String, Value>,
 }
 
-/// The backbone in a folder, or the embedded one.
-pub fn backbone(name: &str, threads: Option<usize>) -> std::result::Result<Backbone, Failure> {
-    let backbone = if name == "mini" { Backbone::mini()? } else { Backbone::load(Path::new(name))? };
+/// The backbone of a name: the embedded one, that in a folder, or that of the hub, downloaded where it is not in the cache.
+pub fn backbone(name: &str, threads: Option<usize>, observer: &dyn Observer) -> std::result::Result<Backbone, Failure> {
+    let backbone = lucid_vlm::hub::load(name, observer)?;
     Ok(match threads {
         Some(threads) => backbone.with_threads(threads),
         None => backbone,
@@ -43,7 +42,7 @@ pub fn start_extract(options: String) -> Result<NativeJob> {
     let extract: ExtractOptions = serde_json::from_value(Value::Object(request.extract)).map_err(Failure::from)?;
     spawn("extract", request.threads, move |shared| {
         let dataset = open_dataset_with(&request.dataset, extract.on_bad)?;
-        let backbone = backbone(&request.backbone, request.threads)?;
+        let backbone = backbone(&request.backbone, request.threads, &**shared)?;
         let done = lucid_vlm::extract(&backbone, &*dataset, &extract, &**shared)?;
         Ok(Outcome::from(json!({
             "pairs": done.manifest.pairs,

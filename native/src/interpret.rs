@@ -229,7 +229,7 @@ pub fn start_interpret(options: String, model: &NativeModel) -> Result<NativeJob
     let options: InterpretOptions = serde_json::from_value(Value::Object(request.options)).map_err(Failure::from)?;
     let model = Arc::clone(&model.model);
     spawn("interpret", request.threads, move |shared| {
-        let backbone = backbone(&request.backbone, request.threads)?;
+        let backbone = backbone(&request.backbone, request.threads, &**shared)?;
         let mut temporary = None;
         let path = match (request.activations, request.dataset) {
             (Some(path), _) => path,

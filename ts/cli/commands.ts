@@ -38,6 +38,8 @@ export function action(command: Command, work: (given: Given, output: Output, ar
   })
 }
 
+const BACKBONE = "'mini' (default), a folder, or a name on the Hugging Face hub: owner/name[@revision]"
+
 /** Every command but the demo. */
 export function addCommands(root: Command): void {
   addExtract(root)
@@ -56,7 +58,7 @@ function addExtract(root: Command): void {
   const command = root
     .command('extract')
     .description('run a backbone over pictures with captions and keep its activations')
-    .option('--backbone <folder>', "folder of a SigLIP checkpoint, or 'mini' for the embedded one (default)")
+    .option('--backbone <name>', BACKBONE)
     .option('--out <folder>', 'folder of the new store')
     .option('--layers <hooks>', 'hook points, separated by commas', toList)
     .option('--precision <type>', "'f32', 'f16' (default) or 'bf16'")
@@ -185,7 +187,7 @@ function addInterpret(root: Command): void {
     .command('interpret')
     .description('find out what the shared latents of a model mean')
     .option('--model <folder>', 'folder of the model or run')
-    .option('--backbone <folder>', "folder of the backbone, or 'mini' (default)")
+    .option('--backbone <name>', BACKBONE)
     .option('--activations <folder>', 'store whose images are looked at')
     .option('--concepts <list>', "words separated by commas, a file, 'captions' or 'default'")
     .option('--out <folder>', 'folder of the atlas')
@@ -230,7 +232,7 @@ function addExamine(root: Command): void {
   const command = root
     .command('examine-backbone')
     .description('find out what a backbone knows of generated scenes, beside chance and beside an untrained one')
-    .option('--backbone <folder>', "folder of a SigLIP checkpoint, or 'mini' for the embedded one (default)")
+    .option('--backbone <name>', BACKBONE)
     .option('--scenes <count>', 'scenes of each of the two sets that words are swapped in (1000)', toInteger)
     .option('--probe-scenes <count>', 'scenes of each of the three sets that linear probes see (240)', toInteger)
     .option('--seed <seed>', "seed of the scenes; not that of the backbone's training", toInteger)

@@ -55,7 +55,8 @@ export class Output {
   progress(stage: string, done: number, total: number, text = ''): void {
     if (this.quiet) return
     const share = total > 0 ? Math.min(1, done / total) : 0
-    const count = total > 0 ? `${done}/${total}` : `${done}`
+    const unit = stage === 'download' ? bytes : String
+    const count = total > 0 ? `${unit(done)}/${unit(total)}` : unit(done)
     if (this.#terminal) {
       const full = Math.round(share * BAR_WIDTH)
       const bar = `${'█'.repeat(full)}${'░'.repeat(BAR_WIDTH - full)}`
@@ -78,6 +79,13 @@ export class Output {
     this.#bar = ''
     process.stderr.write('\r\x1b[2K')
   }
+}
+
+/** A number of bytes for people: three significant digits. */
+export function bytes(count: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB']
+  const power = Math.min(units.length - 1, count < 1 ? 0 : Math.floor(Math.log10(count) / 3))
+  return `${power === 0 ? count : Number((count / 1000 ** power).toPrecision(3))} ${units[power]}`
 }
 
 /** A number for people: four significant digits. */

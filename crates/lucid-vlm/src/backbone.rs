@@ -209,6 +209,12 @@ impl Backbone {
         self
     }
 
+    /// The same backbone under another name, which goes into the provenance of what is made with it.
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
     /// Threads in use.
     pub fn threads(&self) -> usize {
         workers::threads(self.threads)

@@ -15,6 +15,30 @@ pub enum VlmError {
         /// What the operating system or the parser said.
         reason: String,
     },
+    /// A name that leads to no backbone that can be used.
+    #[error("backbone {name:?}: {found}; expected {expected}")]
+    Name {
+        /// Name as given.
+        name: String,
+        /// What was found under it.
+        found: String,
+        /// What would have been accepted.
+        expected: String,
+        /// What to do.
+        fix: String,
+    },
+    /// A download that did not work, or brought something else than what was asked for.
+    #[error("download of {what}: {found}; expected {expected}")]
+    Download {
+        /// File and repository, or address.
+        what: String,
+        /// What came.
+        found: String,
+        /// What should have come.
+        expected: String,
+        /// What to do.
+        fix: String,
+    },
     /// A value in `config.json` or `preprocessor_config.json` that cannot be used.
     #[error("{file}: `{field}` is {found}, expected {expected}")]
     Config {
@@ -84,7 +108,8 @@ impl VlmError {
     /// The stable code, `E_…`.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::File { .. } => "E_BACKBONE",
+            Self::File { .. } | Self::Name { .. } => "E_BACKBONE",
+            Self::Download { .. } => "E_DOWNLOAD",
             Self::Config { .. } => "E_BACKBONE_CONFIG",
             Self::Weights { .. } => "E_BACKBONE_WEIGHTS",
             Self::Hook { .. } => "E_HOOK",
@@ -103,6 +128,7 @@ impl VlmError {
             Self::File { .. } => "a backbone folder holds config.json, model.safetensors, tokenizer.json and \
                  preprocessor_config.json as Hugging Face saves them"
                 .into(),
+            Self::Name { fix, .. } | Self::Download { fix, .. } => fix.clone(),
             Self::Weights { .. } => "config.json and model.safetensors must come from the same model".into(),
             Self::Hook { nearest, .. } => format!("use one of: {}", nearest.join(", ")),
             Self::Image { .. } => "replace the picture, or let extraction skip bad pairs (`onBad: \"skip\"`)".into(),
@@ -119,6 +145,12 @@ impl VlmError {
         match self {
             Self::File { file, reason } | Self::Image { file, reason } => {
                 json!({ "file": file, "found": reason })
+            }
+            Self::Name { name, found, expected, .. } => {
+                json!({ "option": "backbone", "name": name, "found": found, "expected": expected })
+            }
+            Self::Download { what, found, expected, .. } => {
+                json!({ "what": what, "found": found, "expected": expected })
             }
             Self::Config { file, field, found, expected } => {
                 json!({ "file": file, "field": field, "found": found, "expected": expected })

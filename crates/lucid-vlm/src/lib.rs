@@ -1,6 +1,6 @@
 //! Backbones: what turns pictures and captions into per-patch and per-token states.
 //!
-//! A backbone is a folder in Hugging Face's layout (`config.json`, `model.safetensors`, `tokenizer.json`,
+//! A backbone is a name ([`hub`]) or a folder in Hugging Face's layout (`config.json`, `model.safetensors`, `tokenizer.json`,
 //! `preprocessor_config.json`). [`model`] is the forward pass in candle, written so that the same code serves inference
 //! and the training of the embedded mini backbone; [`Backbone`] adds pixels and tokens; [`extract()`] fills an activation store.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -15,6 +15,7 @@ pub mod examination;
 pub mod extract;
 pub mod family;
 pub mod hook;
+pub mod hub;
 mod lanes;
 mod mini;
 pub mod mini_training;
@@ -30,7 +31,7 @@ mod workers;
 pub use backbone::{Backbone, BackboneFiles, ImageStates, TextStates};
 pub use checkup::{Check, Checkup};
 pub use config::{Activation, ModelConfig, TextConfig, VisionConfig};
-pub use decode::{decode_image, thumbnail};
+pub use decode::{decode_image, decode_image_within, thumbnail};
 pub use error::VlmError;
 pub use examination::{Examination, ExamineOptions, examine};
 pub use extract::{ExtractOptions, Extraction, extract};

@@ -16,14 +16,17 @@ fn compare(fixtures: &SafeTensors<'_>, name: &str, file: &Path) {
         let squashed = Preprocessing::siglip(side).fitted(&image).unwrap();
         let expected = fixtures.tensor(&format!("{name}.{side}")).unwrap();
         assert_eq!(expected.shape(), [3, side, side]);
-        let mut worst = 0;
+        let (mut worst, mut sum) = (0, 0u64);
         for (c, plane) in expected.data().chunks_exact(side * side).enumerate() {
             for (pixel, &value) in squashed.as_raw().chunks_exact(3).zip(plane) {
                 worst = worst.max(pixel[c].abs_diff(value));
+                sum += u64::from(pixel[c].abs_diff(value));
             }
         }
-        println!("{name} at {side}: largest difference {worst}/255");
+        let mean = sum as f64 / expected.data().len() as f64;
+        println!("{name} at {side}: at most {worst}/255, {mean:.4}/255 in the mean");
         assert!(worst <= 1, "{name} at {side}: differs by {worst}/255");
+        assert!(mean <= 0.1, "{name} at {side}: differs by {mean}/255 in the mean");
     }
 }
 

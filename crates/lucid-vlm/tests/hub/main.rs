@@ -1,98 +1,18 @@
 //! Backbones by name, against a hub on the loopback.
 #![allow(clippy::unwrap_used)]
 
+mod bench;
 mod server;
 
+use bench::{COMMIT, OTHER, REPO, WANTED, bench, files};
 use lucid_data::progress::{Observer, Silent};
-use lucid_vlm::VlmError;
 use lucid_vlm::hub::{HubSettings, ResolvedBackbone, resolve_with};
-use server::{Fault, Request, Server, git_hash, sha256};
+use server::{Fault, Server, git_hash, sha256};
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-const REPO: &str = "google/tiny-siglip";
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-const OTHER: &str = "89abcdef0123456789abcdef0123456789abcdef";
-
-fn weights() -> Vec<u8> {
-    (0..700_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
-}
-
-/// The files a backbone needs, and some it does not.
-fn files(weights: &[u8]) -> Vec<(&'static str, &[u8])> {
-    vec![
-        ("README.md", b"a model"),
-        ("config.json", b"{}"),
-        ("model.safetensors", weights),
-        ("preprocessor_config.json", b"{\"size\": 3}"),
-        ("pytorch_model.bin", b"never fetched"),
-        ("tokenizer.json", b"{\"version\": 1}"),
-    ]
-}
-
-const WANTED: [&str; 4] = ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"];
-
-struct Bench {
-    hub: Server,
-    folder: TempDir,
-    settings: HubSettings,
-    weights: Vec<u8>,
-}
-
-/// A hub with one repository, an empty cache, and little patience.
-fn bench() -> Bench {
-    let (hub, folder, weights) = (Server::start(), tempfile::tempdir().unwrap(), weights());
-    hub.add(REPO, "main", COMMIT, &files(&weights));
-    let mut settings = HubSettings::new(&hub.address, folder.path());
-    settings.backoff = Duration::from_millis(5);
-    settings.timeout = Duration::from_secs(5);
-    Bench { hub, folder, settings, weights }
-}
-
-impl Bench {
-    fn resolve(&self, name: &str) -> Result<ResolvedBackbone, VlmError> {
-        resolve_with(name, &self.settings, &Silent)
-    }
-
-    fn refused(&self, name: &str, code: &str, parts: &[&str]) {
-        let error = self.resolve(name).unwrap_err();
-        let text = format!("{error}; hint: {}", error.hint().unwrap_or_default());
-        assert_eq!(error.code(), code, "{text}");
-        for part in parts {
-            assert!(text.contains(part), "{part:?} is not in: {text}");
-        }
-    }
-
-    fn cache(&self) -> std::path::PathBuf {
-        self.folder.path().join("models--google--tiny-siglip")
-    }
-
-    fn partial(&self) -> std::path::PathBuf {
-        self.cache().join("blobs").join(format!("{}.incomplete", git_hash(&self.weights)))
-    }
-
-    /// Every wanted file is there with its content, and nothing is half done.
-    fn assert_whole(&self, resolved: &ResolvedBackbone) {
-        for (name, bytes) in files(&self.weights) {
-            let path = resolved.folder.join(name);
-            assert_eq!(path.exists(), WANTED.contains(&name), "{name}");
-            if path.exists() {
-                assert!(fs::read(&path).unwrap() == bytes, "{name} has other bytes");
-            }
-        }
-        let left = fs::read_dir(self.cache().join("blobs")).unwrap();
-        let left: Vec<_> = left.map(|e| e.unwrap().file_name()).filter(|n| n.to_str().unwrap().contains('.')).collect();
-        assert!(left.is_empty(), "{left:?}");
-    }
-
-    fn gets(&self) -> Vec<Request> {
-        self.hub.requests().into_iter().filter(|r| r.method == "GET" && !r.path.starts_with("/api/")).collect()
-    }
-}
 
 #[test]
 fn a_model_is_downloaded_once() {
@@ -475,17 +395,12 @@ fn two_at_once_download_once() {
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..4).map(|_| scope.spawn(|| bench.resolve(REPO).unwrap())).collect();
         for one in all {
-            bench.assert_whole_later(one.join().unwrap());
+            let folder = one.join().unwrap().folder;
+            assert!(fs::read(folder.join("model.safetensors")).unwrap() == bench.weights);
         }
     });
     let weights = bench.gets().into_iter().filter(|r| r.path.contains("model.safetensors")).count();
     assert_eq!(weights, 1, "the others wait for the first");
-}
-
-impl Bench {
-    fn assert_whole_later(&self, resolved: ResolvedBackbone) {
-        assert!(fs::read(resolved.folder.join("model.safetensors")).unwrap() == self.weights);
-    }
 }
 
 #[test]

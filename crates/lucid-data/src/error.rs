@@ -59,6 +59,16 @@ pub enum DataError {
         /// Whether `overwrite` would replace it.
         replaceable: bool,
     },
+    /// A store that an earlier run began and did not finish (`E_UNFINISHED`).
+    #[error("the unfinished store {} cannot be used: {reason}", path.display())]
+    Unfinished {
+        /// The hidden folder it lies in.
+        path: PathBuf,
+        /// What is the matter.
+        reason: String,
+        /// What to do.
+        fix: String,
+    },
     /// An activation is NaN or infinite (`E_NON_FINITE`).
     #[error(
         "pair {pair:?}: the {part} activation of token {token}, dimension {dimension} is {value}, expected a finite number"
@@ -227,6 +237,7 @@ impl DataError {
             Self::StoreVersion { .. } => "E_STORE_VERSION",
             Self::NotAStore { .. } => "E_NOT_A_STORE",
             Self::Exists { .. } => "E_EXISTS",
+            Self::Unfinished { .. } => "E_UNFINISHED",
             Self::NonFinite { .. } => "E_NON_FINITE",
             Self::Overflow { .. } => "E_OVERFLOW",
             Self::Shape { .. } => "E_SHAPE",
@@ -262,7 +273,7 @@ impl DataError {
             Self::NoCaption { .. } => "add a caption, or leave such images out with onBad 'skip'".to_string(),
             Self::Image { .. } => "repair or remove the image, or leave such images out with onBad 'skip'".to_string(),
             Self::Dataset { .. } => "see docs/data.md for the data sets that are read, or leave such records out with onBad 'skip'".to_string(),
-            Self::Format { fix, .. } => fix.clone(),
+            Self::Format { fix, .. } | Self::Unfinished { fix, .. } => fix.clone(),
             Self::Option { expected, .. } => format!("use {expected}"),
         };
         Some(text)
@@ -285,6 +296,7 @@ impl DataError {
             Self::Exists { path, .. } => {
                 json!({ "file": path, "found": "an existing file or folder", "expected": "a free path" })
             }
+            Self::Unfinished { path, reason, fix } => json!({ "file": path, "found": reason, "expected": fix }),
             Self::NonFinite { pair, part, token, dimension, value } => json!({ "pair": pair, "part": part.to_string(),
                 "token": token, "dimension": dimension, "found": value, "expected": "a finite number" }),
             Self::Overflow { pair, part, token, dimension, value, precision, limit } => json!({ "pair": pair,

@@ -133,6 +133,8 @@ pub struct FolderPublisher {
     target: PathBuf,
     replaces: bool,
     published: bool,
+    /// The hidden folder stays when the publisher is dropped, to be gone on with.
+    kept: bool,
 }
 
 impl FolderPublisher {
@@ -151,30 +153,27 @@ impl FolderPublisher {
     /// # Errors
     /// `E_EXISTS`, `E_IO`.
     pub fn begin_on(files: Arc<dyn FileSystem>, target: &Path, overwrite: bool, marker: &str) -> Result<Self> {
-        // A name that ends in `..` or `/` has no sibling; the parent has to exist before the hidden folder can.
-        let target = match target.file_name() {
-            Some(name) => parent_of(target).join(name),
-            None => return Err(DataError::Exists { path: target.to_path_buf(), replaceable: false }),
-        };
-        let replaces = match fs::symlink_metadata(&target) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
-            Err(e) => return Err(DataError::io("look at", &target, e)),
-            Ok(meta) if meta.is_dir() => {
-                let mut entries = fs::read_dir(&target).map_err(|e| DataError::io("read", &target, e))?;
-                let occupied = entries.next().is_some();
-                let ours = target.join(marker).is_file();
-                if occupied && !(ours && overwrite) {
-                    return Err(DataError::Exists { path: target, replaceable: ours });
-                }
-                occupied
-            }
-            Ok(_) => return Err(DataError::Exists { path: target, replaceable: false }),
-        };
-        let parent = parent_of(&target);
-        fs::create_dir_all(parent).map_err(|e| DataError::io("create", parent, e))?;
+        let (target, replaces) = check_target(target, overwrite, marker)?;
         let temp = sibling(&target, "tmp");
         files.create_dir(&temp).map_err(|e| DataError::io("create", &temp, e))?;
-        Ok(Self { files, temp, target, replaces, published: false })
+        Ok(Self { files, temp, target, replaces, published: false, kept: false })
+    }
+
+    /// As [`FolderPublisher::begin_on`], writing into the folder `temp` on the same file system, which may exist, and leaving it there
+    /// when the publisher is dropped.
+    ///
+    /// # Errors
+    /// `E_EXISTS`, `E_IO`.
+    pub fn begin_kept(
+        files: Arc<dyn FileSystem>,
+        target: &Path,
+        overwrite: bool,
+        marker: &str,
+        temp: PathBuf,
+    ) -> Result<Self> {
+        let (target, replaces) = check_target(target, overwrite, marker)?;
+        files.create_dir_all(&temp).map_err(|e| DataError::io("create", &temp, e))?;
+        Ok(Self { files, temp, target, replaces, published: false, kept: true })
     }
 
     /// Where a file lies while the folder is being written.
@@ -189,6 +188,16 @@ impl FolderPublisher {
     pub fn create(&self, name: &str) -> Result<PublishedFile> {
         let path = self.path(name);
         let file = self.files.create(&path).map_err(|e| DataError::io("create", &path, e))?;
+        Ok(PublishedFile { file, path })
+    }
+
+    /// Opens a file of a kept folder at its end.
+    ///
+    /// # Errors
+    /// `E_IO`.
+    pub fn append(&self, name: &str) -> Result<PublishedFile> {
+        let path = self.path(name);
+        let file = self.files.append(&path).map_err(|e| DataError::io("open", &path, e))?;
         Ok(PublishedFile { file, path })
     }
 
@@ -216,14 +225,41 @@ impl FolderPublisher {
         renamed.map_err(|e| DataError::io("publish", &self.target, e))?;
         // From here on `temp` is what was replaced, or nothing; dropping removes it.
         self.published = !self.replaces;
+        self.kept = false;
         let parent = parent_of(&self.target);
         self.files.sync_dir(parent).map_err(|e| DataError::io("sync", parent, e))
     }
 }
 
+/// The path a folder will be published at, and whether something is replaced there. Missing parents are created.
+fn check_target(target: &Path, overwrite: bool, marker: &str) -> Result<(PathBuf, bool)> {
+    // A name that ends in `..` or `/` has no sibling; the parent has to exist before the hidden folder can.
+    let target = match target.file_name() {
+        Some(name) => parent_of(target).join(name),
+        None => return Err(DataError::Exists { path: target.to_path_buf(), replaceable: false }),
+    };
+    let replaces = match fs::symlink_metadata(&target) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+        Err(e) => return Err(DataError::io("look at", &target, e)),
+        Ok(meta) if meta.is_dir() => {
+            let mut entries = fs::read_dir(&target).map_err(|e| DataError::io("read", &target, e))?;
+            let occupied = entries.next().is_some();
+            let ours = target.join(marker).is_file();
+            if occupied && !(ours && overwrite) {
+                return Err(DataError::Exists { path: target, replaceable: ours });
+            }
+            occupied
+        }
+        Ok(_) => return Err(DataError::Exists { path: target, replaceable: false }),
+    };
+    let parent = parent_of(&target);
+    fs::create_dir_all(parent).map_err(|e| DataError::io("create", parent, e))?;
+    Ok((target, replaces))
+}
+
 impl Drop for FolderPublisher {
     fn drop(&mut self) {
-        if !self.published {
+        if !self.published && !self.kept {
             // Nothing can be done about a folder that cannot be removed; it stays hidden beside the target.
             let _ = self.files.remove_dir_all(&self.temp);
         }
@@ -254,12 +290,20 @@ impl PublishedFile {
         self.write(bytes)
     }
 
+    /// Brings the content to the disk.
+    ///
+    /// # Errors
+    /// `E_IO`.
+    pub fn sync(&mut self) -> Result<()> {
+        let done = self.file.flush().and_then(|()| self.file.sync());
+        done.map_err(|e| DataError::io("write", &self.path, e))
+    }
+
     /// Brings the content to the disk and closes the file.
     ///
     /// # Errors
     /// `E_IO`.
     pub fn close(mut self) -> Result<()> {
-        let done = self.file.flush().and_then(|()| self.file.sync());
-        done.map_err(|e| DataError::io("write", &self.path, e))
+        self.sync()
     }
 }

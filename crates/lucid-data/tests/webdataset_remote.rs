@@ -47,7 +47,8 @@ fn the_records_are_those_of_the_same_shards_in_files() {
     let portable = serde_json::to_string(&set.spec()).unwrap();
     assert_eq!(portable, r#"{"webdataset":"{00..02}.tar"}"#);
     // One shard here and the others there.
-    let mixed = json!({ "webdataset": [dir.path().join("00.tar"), format!("http://{}/data/{{01..02}}.tar", server.address)] });
+    let mixed =
+        json!({ "webdataset": [dir.path().join("00.tar"), format!("http://{}/data/{{01..02}}.tar", server.address)] });
     assert_eq!(records(&*open(mixed)), local);
 }
 

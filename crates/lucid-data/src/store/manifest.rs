@@ -16,6 +16,8 @@ pub const FORMAT_VERSION: u64 = 1;
 pub const MANIFEST: &str = "manifest.json";
 /// File name of the list of pairs.
 pub const PAIRS: &str = "pairs.jsonl";
+/// File name of the list of what was left out; absent where nothing was.
+pub const SKIPPED: &str = "skipped.jsonl";
 /// File name of the means.
 pub const STATISTICS: &str = "statistics.safetensors";
 
@@ -113,9 +115,11 @@ impl Manifest {
         self.shards.iter().map(ShardEntry::file).chain(self.files.iter().cloned()).collect()
     }
 
-    /// The identity of the content: BLAKE3 over one line `<name> <blake3>` a file, sorted by name.
+    /// The identity of the content: BLAKE3 over one line `<name> <blake3>` a file, sorted by name; of what was left out of the store
+    /// it does not depend.
     pub(super) fn fingerprint_of(files: &[FileEntry]) -> String {
-        let mut lines: Vec<String> = files.iter().map(|f| format!("{} {}\n", f.name, f.blake3)).collect();
+        let content = files.iter().filter(|f| f.name != SKIPPED);
+        let mut lines: Vec<String> = content.map(|f| format!("{} {}\n", f.name, f.blake3)).collect();
         lines.sort();
         blake3::hash(lines.concat().as_bytes()).to_hex().to_string()
     }

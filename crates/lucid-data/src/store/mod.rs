@@ -5,10 +5,12 @@
 //! needs captions, boxes and pictures reads through [`AnnotatedSource`].
 
 mod check;
+mod journal;
 mod manifest;
 mod memory;
 mod precision;
 mod reader;
+mod resume;
 mod shard_reader;
 mod shard_writer;
 mod statistics;
@@ -21,7 +23,7 @@ use crate::dataset::BoxAnnotation;
 use crate::error::Result;
 
 pub use manifest::{
-    FORMAT, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, PAIRS, STATISTICS, ShardEntry, StatisticsSummary,
+    FORMAT, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, PAIRS, SKIPPED, STATISTICS, ShardEntry, StatisticsSummary,
 };
 pub use memory::MemoryStore;
 pub use precision::Precision;

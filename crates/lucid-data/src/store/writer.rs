@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::check::check_pair;
+use super::journal::Journal;
 use super::manifest::{
     FORMAT, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, PAIRS, STATISTICS, ShardEntry, StatisticsSummary,
 };
@@ -86,21 +87,35 @@ pub(super) fn check_widths(d_vision: usize, d_text: usize) -> Result<()> {
 /// assert_eq!(StoreReader::open(&path).unwrap().manifest().pairs, 1);
 /// ```
 pub struct StoreWriter {
-    publisher: FolderPublisher,
-    options: StoreOptions,
+    pub(super) publisher: FolderPublisher,
+    pub(super) options: StoreOptions,
     shard: Option<ShardWriter>,
-    shards: Vec<(String, usize, usize)>,
-    pairs_file: PublishedFile,
-    pairs_hash: blake3::Hasher,
+    pub(super) shards: Vec<Shard>,
+    pub(super) pairs_file: PublishedFile,
+    pub(super) pairs_hash: blake3::Hasher,
     pairs_buffer: Vec<u8>,
-    pairs: usize,
-    captions: usize,
-    tokens: PerModality<u64>,
-    statistics: StatisticsBuilder,
+    pub(super) pairs_bytes: u64,
+    pub(super) pairs: usize,
+    pub(super) captions: usize,
+    pub(super) tokens: PerModality<u64>,
+    pub(super) statistics: StatisticsBuilder,
+    /// Kept by a store that can be gone on with.
+    pub(super) journal: Option<Journal>,
+    /// Files besides the activations, written when the store is finished.
+    notes: Vec<(String, Vec<u8>)>,
     /// File of an earlier failed write; the shard then has a hole, so nothing more may follow.
     broken: Option<PathBuf>,
     encoded: Vec<u8>,
     stored: [Vec<f32>; 2],
+}
+
+/// A shard that is begun or complete.
+pub(super) struct Shard {
+    pub name: String,
+    pub first_pair: usize,
+    pub pairs: usize,
+    /// Length and hash, once they are known.
+    pub file: Option<FileEntry>,
 }
 
 impl StoreWriter {
@@ -117,13 +132,19 @@ impl StoreWriter {
     /// # Errors
     /// As [`StoreWriter::create`].
     pub fn create_on(files: Arc<dyn FileSystem>, path: &Path, options: StoreOptions) -> Result<Self> {
-        check_widths(options.d_vision, options.d_text)?;
-        if options.pairs_per_shard == 0 {
-            return Err(DataError::Option { option: "pairsPerShard", found: "0".into(), expected: "1 or more".into() });
-        }
+        check_options(&options)?;
         let publisher = FolderPublisher::begin_on(files, path, options.overwrite, MANIFEST)?;
         let pairs_file = publisher.create(PAIRS)?;
-        Ok(Self {
+        Ok(Self::new(publisher, pairs_file, options, None))
+    }
+
+    pub(super) fn new(
+        publisher: FolderPublisher,
+        pairs_file: PublishedFile,
+        options: StoreOptions,
+        journal: Option<Journal>,
+    ) -> Self {
+        Self {
             statistics: StatisticsBuilder::new(options.d_vision, options.d_text),
             publisher,
             options,
@@ -132,13 +153,16 @@ impl StoreWriter {
             pairs_file,
             pairs_hash: blake3::Hasher::new(),
             pairs_buffer: Vec::new(),
+            pairs_bytes: 0,
             pairs: 0,
             captions: 0,
             tokens: PerModality::default(),
+            journal,
+            notes: Vec::new(),
             broken: None,
             encoded: Vec::new(),
             stored: [Vec::new(), Vec::new()],
-        })
+        }
     }
 
     /// Pairs appended so far.
@@ -160,7 +184,18 @@ impl StoreWriter {
         result
     }
 
-    fn check_usable(&self) -> Result<()> {
+    /// True where the last pair completed a shard.
+    pub(super) fn at_shard_end(&self) -> bool {
+        self.shard.is_none() && !self.shards.is_empty()
+    }
+
+    /// Keeps a small file with the store. It is listed in the manifest and verified, but is no part of the fingerprint, which
+    /// identifies the activations.
+    pub fn keep(&mut self, name: &str, content: Vec<u8>) {
+        self.notes.push((name.into(), content));
+    }
+
+    pub(super) fn check_usable(&self) -> Result<()> {
         match &self.broken {
             Some(file) => {
                 Err(DataError::io("write", file, std::io::Error::other("an earlier write to this store failed")))
@@ -187,7 +222,7 @@ impl StoreWriter {
             none => {
                 let name = format!("shard-{:06}.safetensors", self.shards.len());
                 let file = self.publisher.create(&name)?;
-                self.shards.push((name, self.pairs, 0));
+                self.shards.push(Shard { name, first_pair: self.pairs, pairs: 0, file: None });
                 none.insert(ShardWriter::new(file, precision, d_vision, d_text)?)
             }
         };
@@ -205,7 +240,7 @@ impl StoreWriter {
 
         self.write_info(pair)?;
         if let Some(last) = self.shards.last_mut() {
-            last.2 = pairs_in_shard;
+            last.pairs = pairs_in_shard;
         }
         self.pairs += 1;
         self.captions += pair.captions.len();
@@ -224,8 +259,9 @@ impl StoreWriter {
         if self.pairs_buffer.len() >= 1 << 16 { self.flush_pairs() } else { Ok(()) }
     }
 
-    fn flush_pairs(&mut self) -> Result<()> {
+    pub(super) fn flush_pairs(&mut self) -> Result<()> {
         self.pairs_hash.update(&self.pairs_buffer);
+        self.pairs_bytes += self.pairs_buffer.len() as u64;
         let written = self.pairs_file.write(&self.pairs_buffer);
         self.pairs_buffer.clear();
         written
@@ -248,19 +284,26 @@ impl StoreWriter {
         let statistics = self.statistics.finish();
         self.publisher.write(STATISTICS, &means_file(&statistics)?)?;
 
-        let entry = |name: &str| -> Result<FileEntry> {
-            let (bytes, blake3) = hash_file(&self.publisher.path(name), &|_| Ok(()))?;
-            Ok(FileEntry { name: name.to_string(), bytes, blake3 })
-        };
-        let files = vec![entry(PAIRS)?, entry(STATISTICS)?];
+        for (name, content) in &self.notes {
+            self.publisher.write(name, content)?;
+        }
+
+        let entry = |name: &str| file_entry(&self.publisher, name);
+        let mut files = vec![entry(PAIRS)?, entry(STATISTICS)?];
+        for (name, _) in &self.notes {
+            files.push(entry(name)?);
+        }
         // What was sent to the file and what the file now holds must be the same.
         let sent = self.pairs_hash.finalize().to_hex().to_string();
         if files[0].blake3 != sent {
             return Err(DataError::damaged(&self.publisher.path(""), PAIRS, &files[0].blake3, sent));
         }
         let mut shards = Vec::with_capacity(self.shards.len());
-        for (name, first_pair, pairs) in &self.shards {
-            let FileEntry { name, bytes, blake3 } = entry(name)?;
+        for Shard { name, first_pair, pairs, file } in &self.shards {
+            let FileEntry { name, bytes, blake3 } = match file {
+                Some(file) => file.clone(),
+                None => entry(name)?,
+            };
             shards.push(ShardEntry { name, first_pair: *first_pair, pairs: *pairs, bytes, blake3 });
         }
         let mut manifest = Manifest {
@@ -288,8 +331,25 @@ impl StoreWriter {
         manifest.fingerprint = Manifest::fingerprint_of(&manifest.all_files());
         self.publisher.write(MANIFEST, &manifest.seal()?)?;
         self.publisher.publish()?;
+        if let Some(journal) = self.journal {
+            journal.finish()?;
+        }
         Ok(manifest)
     }
+}
+
+/// Length and hash of a file of the store that is being written.
+pub(super) fn file_entry(publisher: &FolderPublisher, name: &str) -> Result<FileEntry> {
+    let (bytes, blake3) = hash_file(&publisher.path(name), &|_| Ok(()))?;
+    Ok(FileEntry { name: name.to_string(), bytes, blake3 })
+}
+
+pub(super) fn check_options(options: &StoreOptions) -> Result<()> {
+    check_widths(options.d_vision, options.d_text)?;
+    if options.pairs_per_shard == 0 {
+        return Err(DataError::Option { option: "pairsPerShard", found: "0".into(), expected: "1 or more".into() });
+    }
+    Ok(())
 }
 
 /// `vision.mean` and `text.mean` as f64.

@@ -59,15 +59,14 @@ fn flickr_token_files_and_tables_say_the_same() {
 fn karpathy_splits_and_coco_folders() {
     let dir = tempfile::tempdir().unwrap();
     photos(&dir.path().join("photos"), &["val2014/a.jpg", "train2014/b.jpg", "c.jpg"]);
-    let image = |name: &str, folder: &str, split: &str| {
-        json!({ "filename": name, "filepath": folder, "split": split, "sentences": [{ "raw": name }] })
-    };
+    let image = |name: &str, folder: &str, split: &str| json!({ "filename": name, "filepath": folder, "split": split, "sentences": [{ "raw": name }] });
     let file = json!({ "images": [image("a.jpg", "val2014", "test"), image("b.jpg", "train2014", "train"), image("c.jpg", "val2014", "restval")] });
     let mut form = flickr(dir.path(), "dataset_coco.json", &file.to_string());
     assert_eq!(outline(&*open(form.clone())), ["val2014/a.jpg", "train2014/b.jpg", "c.jpg"]);
     form["flickr"]["split"] = json!("train+restval");
     assert_eq!(outline(&*open(form.clone())), ["train2014/b.jpg", "c.jpg"]);
-    let portable = json!({ "flickr": { "images": "photos", "captions": "dataset_coco.json", "split": "train+restval" } });
+    let portable =
+        json!({ "flickr": { "images": "photos", "captions": "dataset_coco.json", "split": "train+restval" } });
     assert_eq!(serde_json::to_value(open(form.clone()).spec()).unwrap(), portable);
     form["flickr"]["split"] = json!("dev");
     assert_eq!(refused(form).0, "E_EMPTY");
@@ -116,7 +115,10 @@ fn img2dataset_folders_read_the_json_before_the_text() {
     photos(dir.path(), &["00000/000000001.jpg", "00000/000000000.jpg", "00001/000010000.webp"]);
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
     write("00000/000000000.txt", "zero");
-    write("00000/000000001.json", r#"{"caption":"one\nwith a break","url":"https://example.org/x.jpg","status":"success"}"#);
+    write(
+        "00000/000000001.json",
+        r#"{"caption":"one\nwith a break","url":"https://example.org/x.jpg","status":"success"}"#,
+    );
     write("00000/000000001.txt", "one\nwith a break");
     write("00001/000010000.json", r#"{"url":"x"}"#);
     write("00001/000010000.txt", "far");
@@ -156,7 +158,10 @@ fn tables_of_captions_and_addresses_find_their_pictures() {
     // The header is no row, and its columns may stand the other way round.
     let turned = "url\tcaption\nhttps://e.org/x.jpg\ta cat\nhttps://e.org/y.jpg\t \nhttps://e.org/z\ta bird\n";
     let form = json!({ "cc3m": { "images": images, "captions": table("turned.tsv", turned) } });
-    assert_eq!(listing(&*skipping(form)), pairs(&[("00000/000000000.jpg", "a cat"), ("00000/000000002.jpg", "a bird")]));
+    assert_eq!(
+        listing(&*skipping(form)),
+        pairs(&[("00000/000000000.jpg", "a cat"), ("00000/000000002.jpg", "a bird")])
+    );
     // By address.
     let images = dir.path().join("named");
     photos(&images, &["x.jpg", "y.jpg"]);
@@ -194,9 +199,7 @@ fn coco(dir: &Path) -> Value {
     let instances = json!({ "categories": [{ "id": 17, "name": "cat" }],
         "annotations": [{ "id": 5, "image_id": 2, "category_id": 17, "bbox": [1.25, 2, 3, 4] }] });
     let categories = json!([{ "id": 17, "name": "cat", "isthing": 1, "color": [1, 2, 3] }, { "id": 187, "name": "sky-other-merged", "isthing": 0 }]);
-    let segment = |id: u64, category: u64, bbox: [u32; 4], crowd: u8| {
-        json!({ "id": id, "category_id": category, "bbox": bbox, "iscrowd": crowd, "area": 9 })
-    };
+    let segment = |id: u64, category: u64, bbox: [u32; 4], crowd: u8| json!({ "id": id, "category_id": category, "bbox": bbox, "iscrowd": crowd, "area": 9 });
     let panoptic = json!({ "images": [], "categories": categories, "annotations": [
         { "image_id": 2, "file_name": "b.png", "segments_info": [segment(7, 17, [1, 2, 3, 4], 1), segment(8, 187, [0, 0, 9, 3], 0), segment(9, 187, [0, 0, 0, 3], 0)] },
         { "image_id": 99, "file_name": "c.png", "segments_info": [segment(7, 17, [1, 2, 3, 4], 0)] }] });
@@ -238,7 +241,9 @@ fn coco_keys_and_ids_that_repeat_are_refused_naming_both() {
     let form = coco(dir.path());
     let path = dir.path().join("captions.json");
     let text = fs::read_to_string(&path).unwrap();
-    for (bad, parts) in [(text.replace("b.jpg", "a.jpg"), ["id 1", "id 2"]), (text.replace("\"id\":2", "\"id\":1"), ["a.jpg", "b.jpg"])] {
+    for (bad, parts) in
+        [(text.replace("b.jpg", "a.jpg"), ["id 1", "id 2"]), (text.replace("\"id\":2", "\"id\":1"), ["a.jpg", "b.jpg"])]
+    {
         fs::write(&path, bad).unwrap();
         let (code, message) = refused(form.clone());
         assert!(code == "E_DATASET" && parts.iter().all(|p| message.contains(p)), "{message}");

@@ -19,8 +19,10 @@ fn forms(dir: &Path, given: &[Record]) -> Vec<(&'static str, Value)> {
     for record in given {
         fs::write(photos.join(&record.key), &record.bytes).unwrap();
     }
-    let lines: Vec<String> =
-        given.iter().map(|r| json!({ "file_name": r.key, "captions": r.captions, "boxes": r.boxes }).to_string()).collect();
+    let lines: Vec<String> = given
+        .iter()
+        .map(|r| json!({ "file_name": r.key, "captions": r.captions, "boxes": r.boxes }).to_string())
+        .collect();
     fs::write(dir.join("captions.jsonl"), lines.join("\n")).unwrap();
     forms.push(("folder", json!({ "folder": { "images": photos, "captions": dir.join("captions.jsonl") } })));
 

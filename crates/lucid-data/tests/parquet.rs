@@ -81,7 +81,10 @@ fn keys_of_several_files_differ_and_tell_no_folder() {
     let form = json!({ "parquet": format!("{}/*/plain.parquet", dir.path().display()) });
     let set = open(form);
     let found = outline(&*set);
-    assert_eq!((found.len(), found[0].as_str(), found[7].as_str()), (8, "train/plain.parquet#0", "val/plain.parquet#3"));
+    assert_eq!(
+        (found.len(), found[0].as_str(), found[7].as_str()),
+        (8, "train/plain.parquet#0", "val/plain.parquet#3")
+    );
     assert_eq!(serde_json::to_value(set.spec()).unwrap(), json!({ "parquet": "plain.parquet" }));
     // A name of the writer's machine that two rows share is no key.
     assert_eq!(outline(&*open(json!({ "parquet": fixture("repeated.parquet") }))), [KEYS[0], "repeated.parquet#1"]);

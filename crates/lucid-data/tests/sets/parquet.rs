@@ -26,8 +26,7 @@ pub fn write(path: &Path, records: &[Record], rows: usize) {
         let bytes: Vec<ByteArray> = chunk.iter().map(|r| r.bytes.clone().into()).collect();
         let paths: Vec<ByteArray> = chunk.iter().map(|r| format!("/data/far/away/{}", r.key).as_str().into()).collect();
         let captions: Vec<ByteArray> = chunk.iter().flat_map(|r| &r.captions).map(|c| c.as_str().into()).collect();
-        let repetition: Vec<i16> =
-            chunk.iter().flat_map(|r| (0..r.captions.len()).map(|i| i16::from(i > 0))).collect();
+        let repetition: Vec<i16> = chunk.iter().flat_map(|r| (0..r.captions.len()).map(|i| i16::from(i > 0))).collect();
         let two = vec![2; chunk.len()];
         for (values, definition, repetition) in
             [(bytes, &two, None), (paths, &two, None), (captions.clone(), &vec![3; captions.len()], Some(&repetition))]

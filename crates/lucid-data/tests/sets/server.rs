@@ -30,9 +30,7 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (log, files, faults) = (Arc::clone(&log), Arc::clone(&files), Arc::clone(&faults));
-                std::thread::spawn(move || {
-                    while answer(&stream, &files, &faults, &log).is_some() {}
-                });
+                std::thread::spawn(move || while answer(&stream, &files, &faults, &log).is_some() {});
             }
         });
         Self { address, requests }

@@ -144,6 +144,7 @@ impl<P> Grouper<P> {
                 None
             }
             (Some(Role::Image), Ok(Some(part))) => match &sample.image {
+                Some((other, _)) if *other == key => Some(format!("the sample has two members {key:?}")),
                 Some((other, _)) => Some(format!(
                     "the images {other:?} and {key:?} are of one sample; say with `image` which extension counts"
                 )),

@@ -117,7 +117,12 @@ fn files(name: &str, extension: &str) -> Result<Vec<Place>> {
     };
     let matches = glob::glob(&pattern).map_err(|e| DataError::dataset(name, format!("not a file pattern: {e}")))?;
     let mut found = matches
-        .map(|m| m.map_err(|e| DataError::io("read", e.path().to_path_buf(), e.into())))
+        .map(|m| {
+            m.map_err(|e| {
+                let path = e.path().to_path_buf();
+                DataError::io("read", path, e.into())
+            })
+        })
         .filter(|m| m.as_ref().map_or(true, |p| p.is_file()))
         .collect::<Result<Vec<_>>>()?;
     if found.is_empty() {

@@ -67,7 +67,7 @@ impl<P> Sample<P> {
         if let Some(fault) = &self.fault {
             return Some(DataError::dataset(format!("{shard}: {}", self.base), fault.clone()));
         }
-        let others = self.others.join(", ");
+        let others = if self.others.is_empty() { "none".into() } else { self.others.join(", ") };
         let Some((key, _)) = &self.image else {
             let reason = format!("{shard} has no image for it ({}); its other files: {others}", IMAGES.join(", "));
             return Some(DataError::Image { key: self.base.clone(), reason });
@@ -144,6 +144,7 @@ impl<P> Grouper<P> {
                 None
             }
             (Some(Role::Image), Ok(Some(part))) => match &sample.image {
+                Some((other, _)) if *other == key => Some(format!("the sample has two members {key:?}")),
                 Some((other, _)) => Some(format!(
                     "the images {other:?} and {key:?} are of one sample; say with `image` which extension counts"
                 )),

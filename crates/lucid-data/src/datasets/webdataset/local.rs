@@ -103,7 +103,7 @@ fn index(path: &Path, image: Option<&str>) -> Result<Index> {
             samples.extend(grouper.finish());
             Ok((samples, None))
         }
-        // The sample within which it is cut off is incomplete, so it goes too.
+        // The last sample before the cut may lack files, so it goes too.
         Err(Stop::Damaged(reason)) => Ok((samples, Some(DataError::dataset(name, reason)))),
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::Unheard) => Ok((samples, None)),

@@ -121,7 +121,7 @@ fn layers_precision_and_the_number_of_pairs_are_as_asked_for() {
     for (a, b) in vision.iter().zip(&expected.states) {
         assert!((a - b).abs() <= b.abs() / 1024.0 + 1e-6);
     }
-    for (layers, code) in [(vec!["vision.blok:1"], "E_HOOK"), (vec!["vision.block:0", "vision.block:1"], "E_OPTION")] {
+    for (layers, code) in [(vec!["vision.blok:1"], "E_HOOK"), (vec!["vision.block:0", "vision.block:0"], "E_OPTION")] {
         let layers = layers.into_iter().map(String::from).collect();
         let bad = ExtractOptions { layers, ..options(&folder.path().join("bad")) };
         assert_eq!(extract(&backbone, &given, &bad, &Silent).unwrap_err().code(), code);

@@ -39,7 +39,17 @@ pub(super) struct Journal {
     files: Arc<dyn FileSystem>,
     folder: PathBuf,
     out: Box<dyn OutputFile>,
+    shards: usize,
     _lock: File,
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Without a complete shard there is nothing to go on with.
+        if self.shards == 0 {
+            let _ = self.files.remove_dir_all(&self.folder);
+        }
+    }
 }
 
 /// The hidden folder of an unfinished store.
@@ -121,7 +131,7 @@ fn read(folder: &Path) -> Result<Option<(Value, Vec<Line>)>> {
 /// `E_UNFINISHED` where it is another store's, or its journal is damaged; `E_IO`.
 pub(super) fn states(target: &Path, options: &StoreOptions) -> Result<Option<Vec<Value>>> {
     let folder = folder_of(target);
-    let Some((head, lines)) = read(&folder)? else { return Ok(None) };
+    let Some((head, lines)) = read(&folder)?.filter(|(_, lines)| !lines.is_empty()) else { return Ok(None) };
     if let Some((field, found, expected)) = difference("", &head, &identity(options)) {
         return Err(DataError::Unfinished {
             path: folder,
@@ -138,7 +148,7 @@ impl Journal {
         let folder = folder_of(target);
         if folder.exists() {
             let held = lock(&folder)?;
-            if read(&folder)?.is_some() && !options.overwrite {
+            if read(&folder)?.is_some_and(|(_, lines)| !lines.is_empty()) && !options.overwrite {
                 return Err(DataError::Unfinished {
                     path: folder,
                     reason: "an earlier run did not finish".into(),
@@ -150,7 +160,7 @@ impl Journal {
         }
         files.create_dir_all(&folder).map_err(io("create", &folder))?;
         let held = lock(&folder)?;
-        let mut journal = Self::open(files, folder, held)?;
+        let mut journal = Self::open(files, folder, held, 0)?;
         journal.line(&identity(options))?;
         Ok(journal)
     }
@@ -182,13 +192,13 @@ impl Journal {
                 fs::remove_file(entry.path()).map_err(io("remove", &entry.path()))?;
             }
         }
-        Ok((Self::open(files, folder, held)?, lines))
+        Ok((Self::open(files, folder, held, lines.len())?, lines))
     }
 
-    fn open(files: Arc<dyn FileSystem>, folder: PathBuf, lock: File) -> Result<Self> {
+    fn open(files: Arc<dyn FileSystem>, folder: PathBuf, lock: File, shards: usize) -> Result<Self> {
         let path = folder.join(JOURNAL);
         let out = files.append(&path).map_err(io("open", &path))?;
-        Ok(Self { files, folder, out, _lock: lock })
+        Ok(Self { files, folder, out, shards, _lock: lock })
     }
 
     /// Where the store's files are written.
@@ -199,7 +209,9 @@ impl Journal {
     /// Notes a complete shard.
     pub(super) fn note(&mut self, line: &Line) -> Result<()> {
         let text = encode(line)?;
-        self.write(text.as_bytes())
+        self.write(text.as_bytes())?;
+        self.shards += 1;
+        Ok(())
     }
 
     fn line(&mut self, value: &Value) -> Result<()> {
@@ -212,8 +224,9 @@ impl Journal {
     }
 
     /// Removes what is left once the store has its name.
-    pub(super) fn finish(self) -> Result<()> {
-        drop(self.out);
+    pub(super) fn finish(mut self) -> Result<()> {
+        // Dropping must not remove it a second time.
+        self.shards += 1;
         self.files.remove_dir_all(&self.folder).map_err(io("remove", &self.folder))
     }
 }

@@ -146,6 +146,11 @@ impl StoreWriter {
         }
     }
 
+    /// Whether a run that ends here leaves something to go on with.
+    pub fn has_complete_shard(&self) -> bool {
+        self.journal.is_some() && self.shards.iter().any(|s| s.file.is_some())
+    }
+
     /// Says where the maker stands after the last pair: what [`StoreWriter::unfinished`] gives back. Where that pair completed a shard,
     /// the shard is noted in the journal, and from then on nothing of it is lost. `state` is asked only then.
     ///

@@ -17,12 +17,27 @@ export interface ExtractOptions {
   dataset: Dataset
   /** Folder of the new store. */
   out: string
-  /** Hook points, at most one of each tower: `vision.post_ln` (default), `vision.block:N`, `text.final_ln` (default), `text.block:N`. */
+  /**
+   * Hook points: `vision.post_ln` (default), `vision.block:N`, `text.final_ln` (default), `text.block:N`. With several of a tower, one
+   * pass fills as many stores, in folders of `out` named after their hooks: the i-th holds the i-th hook of each tower, and the shorter
+   * list repeats its last.
+   */
   layers?: readonly string[]
-  /** How activations are stored. Default `'f16'`. */
-  precision?: 'f32' | 'f16' | 'bf16'
-  /** Take only the first pairs. */
+  /** How activations are stored. Default `'f16'`; `'int8'` has a scale for every token. */
+  precision?: 'f32' | 'f16' | 'bf16' | 'int8'
+  /** Take only the first records. */
   maxPairs?: number
+  /** Which captions of an image are extracted, each once; training draws one an epoch. Default `'all'`. */
+  captionPolicy?: 'all' | 'first'
+  /** Most pixels a picture may have. Default 100 million. */
+  maxPixels?: number
+  /**
+   * Go on with what a killed or failed run of the same options left, to the same bits as in one go; begin where there is nothing.
+   * Default false: then what was left is an error, unless `overwrite` is set.
+   */
+  resume?: boolean
+  /** Only part `index` of `of`, from 0: several processes share the work, and {@link mergeStores} puts the parts together. */
+  shard?: { index: number; of: number }
   /** Keep the end-of-sentence token of a caption. Default true. */
   keepEos?: boolean
   /** Keep small JPEGs, so that a report works from the store alone. Default true. */
@@ -45,6 +60,10 @@ export const extractOptionNames = [
   'layers',
   'precision',
   'maxPairs',
+  'captionPolicy',
+  'maxPixels',
+  'resume',
+  'shard',
   'keepEos',
   'thumbnails',
   'pairsPerShard',
@@ -54,8 +73,26 @@ export const extractOptionNames = [
   'threads',
 ] as const
 
+/** What an extraction did. */
+export interface ExtractionSummary {
+  /** Folders of the stores; more than one where several hooks of a tower were named. */
+  readonly stores: readonly string[]
+  readonly pairs: number
+  /** Pairs that an earlier run had done. */
+  readonly resumed: number
+  /** What was left out; also in the store's `skipped.jsonl`. */
+  readonly skipped: readonly { readonly key: string; readonly code: string; readonly reason: string }[]
+  readonly seconds: number
+  readonly imagesPerSecond: number
+  /** Seconds in which each stage was at work; they run side by side. */
+  readonly stages: { readonly preparing: number; readonly forward: number; readonly writing: number }
+  /** The stage that the others wait for. */
+  readonly limit: 'preparing' | 'forward' | 'writing'
+}
+
 /**
- * Runs a backbone over pictures with captions and keeps the states of patches and tokens.
+ * Runs a backbone over pictures with captions and keeps the states of patches and tokens. Resolves with the (first) store, whose
+ * `extraction` says what was done.
  *
  * @example
  * ```ts
@@ -75,7 +112,10 @@ export function extract(options: ExtractOptions, control: Control = {}): Run<Act
       const { dataset, ...rest } = checkOptions('extract', options, extractOptionNames, ['dataset', 'out'])
       return native.startExtract(toJson({ backbone: 'mini', ...rest, dataset: checkDataset(dataset) }))
     },
-    () => openStoreNow(options.out),
+    (json) => {
+      const extraction = JSON.parse(json) as ExtractionSummary
+      return openStoreNow(extraction.stores[0] ?? options.out, extraction)
+    },
     control,
   )
 }

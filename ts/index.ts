@@ -4,6 +4,11 @@
  *
  * @packageDocumentation
  */
+export {
+  type BackboneCheckup,
+  type CheckBackboneOptions,
+  checkBackbone,
+} from './check.js'
 export { type BenchOptions, type BenchResult, bench } from './bench.js'
 export { type Config, configDefaults, type Preset, presets } from './config.js'
 export type {

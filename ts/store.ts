@@ -1,3 +1,4 @@
+import type { ExtractionSummary } from './extract.js'
 import { stat } from 'node:fs/promises'
 import { call, LucidError, optionError } from './errors.js'
 import type { PerModality, WorkEvent } from './events.js'
@@ -85,12 +86,15 @@ export class ActivationStore implements AsyncDisposable {
   readonly tokens: PerModality
   /** The manifest. */
   readonly meta: StoreMeta
+  /** What the extraction did that has just written it. */
+  readonly extraction: ExtractionSummary | undefined
   #native: NativeStore | undefined
 
   /** @internal */
-  constructor(path: string, store: NativeStore) {
+  constructor(path: string, store: NativeStore, extraction?: ExtractionSummary) {
     this.#native = store
     this.path = path
+    this.extraction = extraction
     this.meta = Object.freeze(JSON.parse(call(() => store.meta())) as StoreMeta)
     this.pairs = this.meta.pairs
     this.dVision = this.meta.dVision
@@ -178,10 +182,11 @@ export function verifyStore(path: string, control: Control = {}): Run<VerifyRepo
 }
 
 /** Opens the store in folder `path`; used where a run has just written it. */
-export function openStoreNow(path: string): ActivationStore {
+export function openStoreNow(path: string, extraction?: ExtractionSummary): ActivationStore {
   return new ActivationStore(
     path,
     call(() => native.NativeStore.open(path)),
+    extraction,
   )
 }
 

@@ -1,8 +1,10 @@
 //! Extraction of activations behind a job, and backbones by name.
 
+use std::path::PathBuf;
+
 use lucid_data::progress::Observer;
-use lucid_data::{DatasetSpec, open_dataset_with};
-use lucid_vlm::{Backbone, ExtractOptions};
+use lucid_data::{DatasetSpec, ImageSource, open_dataset_with};
+use lucid_vlm::{Backbone, ExtractOptions, decode_image};
 use napi::Result;
 use napi_derive::napi;
 use serde::Deserialize;
@@ -45,10 +47,39 @@ pub fn start_extract(options: String) -> Result<NativeJob> {
         let backbone = backbone(&request.backbone, request.threads, &**shared)?;
         let done = lucid_vlm::extract(&backbone, &*dataset, &extract, &**shared)?;
         Ok(Outcome::from(json!({
+            "stores": done.stores,
             "pairs": done.manifest.pairs,
+            "resumed": done.resumed,
             "skipped": done.skipped,
             "seconds": done.seconds,
             "imagesPerSecond": done.images_per_second,
+            "stages": done.stages,
+            "limit": done.stages.limit(),
         })))
+    })
+}
+
+/// A backbone to look over.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Checked {
+    backbone: String,
+    #[serde(default)]
+    image: Option<PathBuf>,
+    #[serde(default)]
+    threads: Option<usize>,
+}
+
+/// Looks a backbone over: its shape, and a self-test on a built-in picture and text.
+#[napi(catch_unwind)]
+pub fn start_check_backbone(options: String) -> Result<NativeJob> {
+    let request: Checked = serde_json::from_str(&options).map_err(Failure::from)?;
+    spawn("check", request.threads, move |shared| {
+        let backbone = backbone(&request.backbone, request.threads, &**shared)?;
+        let photo = request.image.map(ImageSource::File).map(|file| decode_image(&file)).transpose()?;
+        let found = backbone.checkup(photo.as_ref())?;
+        let mut result = serde_json::to_value(&found)?;
+        result["passed"] = json!(found.passed());
+        Ok(Outcome::from(result))
     })
 }

@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs'
-import type { Command } from 'commander'
+import { type Command, InvalidArgumentError } from 'commander'
 import { type BenchOptions, bench } from '../bench.js'
 import { checkPreset, type Preset } from '../config.js'
 import { LucidError, optionError } from '../errors.js'
 import { evaluate } from '../evaluate.js'
 import { type ExamineBackboneOptions, examineBackbone } from '../examine.js'
-import { type ExtractOptions, extract } from '../extract.js'
+import { type ExtractionSummary, type ExtractOptions, extract } from '../extract.js'
 import { importActivations } from '../import.js'
 import type { ConceptInput, EvaluateOptions, ImportOptions, InterpretOptions } from '../index.js'
 import { interpret } from '../interpret.js'
@@ -60,9 +60,13 @@ function addExtract(root: Command): void {
     .description('run a backbone over pictures with captions and keep its activations')
     .option('--backbone <name>', BACKBONE)
     .option('--out <folder>', 'folder of the new store')
-    .option('--layers <hooks>', 'hook points, separated by commas', toList)
-    .option('--precision <type>', "'f32', 'f16' (default) or 'bf16'")
-    .option('--max-pairs <count>', 'only the first pairs', toInteger)
+    .option('--layers <hooks>', 'hook points, separated by commas; several of a tower fill several stores', toList)
+    .option('--precision <type>', "'f32', 'f16' (default), 'bf16' or 'int8'")
+    .option('--max-pairs <count>', 'only the first records', toInteger)
+    .option('--caption-policy <choice>', "captions of an image to extract: 'all' (default) or 'first'")
+    .option('--max-pixels <count>', 'most pixels a picture may have (100 million)', toInteger)
+    .option('--resume', 'go on with what a killed or failed run of the same options left')
+    .option('--shard <i/n>', 'only part i of n, from 0; merge puts the parts together', toPart)
     .option('--keep-eos', 'keep the end-of-sentence token (default)')
     .option('--no-keep-eos', 'drop the end-of-sentence token')
     .option('--no-thumbnails', 'keep no small pictures for the report')
@@ -71,16 +75,37 @@ function addExtract(root: Command): void {
     .option('--overwrite', 'replace a store that is already there')
   addCommonOptions(addDeviceOptions(addDatasetOptions(command)))
   action(command, async ({ options }, output) => {
-    const store = await follow(extract(datasetFrom(options) as unknown as ExtractOptions), output)
+    const resume = 'complete shards are kept: the same command with --resume goes on from them'
+    const store = await follow(extract(datasetFrom(options) as unknown as ExtractOptions), output, resume)
     output.line(`${store.pairs} pairs, ${store.dVision} × ${store.dText} wide, in ${store.path}`)
+    const { extraction } = store
+    for (const path of extraction?.stores.slice(1) ?? []) output.line(`and the same pairs at other hooks in ${path}`)
+    if (extraction) for (const line of extractionLines(extraction)) output.line(line)
     output.result({
       store: store.path,
       pairs: store.pairs,
       dVision: store.dVision,
       dText: store.dText,
       meta: store.meta,
+      extraction,
     })
   })
+}
+
+/** Speed, the stage that limits it, and what was left out. */
+function extractionLines({ imagesPerSecond, limit, pairs, resumed, skipped, stages }: ExtractionSummary): string[] {
+  const seconds = (['preparing', 'forward', 'writing'] as const).map((stage) => `${stage} ${number(stages[stage])} s`)
+  const lines = resumed > 0 ? [`${resumed} of them were there from an earlier run`] : []
+  if (pairs > resumed) lines.push(`${number(imagesPerSecond)} images/s, limited by ${limit} (${seconds.join(', ')}, side by side)`)
+  if (skipped.length > 0) lines.push(`${skipped.length} left out, listed with their reasons in skipped.jsonl`)
+  return lines
+}
+
+/** `0/4` → part 0 of 4. */
+function toPart(text: string): { index: number; of: number } {
+  const [, index, of] = /^(\d+)\/(\d+)$/.exec(text) ?? []
+  if (index === undefined || of === undefined) throw new InvalidArgumentError('expected i/n, as 0/4.')
+  return { index: Number(index), of: Number(of) }
 }
 
 function readLines(option: string, value: unknown): string[] | undefined {

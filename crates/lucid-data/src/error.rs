@@ -155,6 +155,18 @@ pub enum DataError {
         /// What is allowed.
         expected: String,
     },
+    /// Stores that do not belong together (`E_MERGE`).
+    #[error("{} cannot be merged: {what} is {found}, expected {expected}", part.display())]
+    Merge {
+        /// The folder of the store.
+        part: PathBuf,
+        /// What does not fit.
+        what: String,
+        /// What it is in this store.
+        found: String,
+        /// What the other stores ask for.
+        expected: String,
+    },
     /// The observer asked to stop (`E_CANCELLED`).
     #[error("stopped while {stage}; nothing was published")]
     Cancelled {
@@ -227,6 +239,7 @@ impl DataError {
             Self::Dataset { .. } => "E_DATASET",
             Self::Format { .. } => "E_FORMAT",
             Self::Option { .. } => "E_OPTION",
+            Self::Merge { .. } => "E_MERGE",
             Self::Cancelled { .. } => "E_CANCELLED",
         }
     }
@@ -255,6 +268,7 @@ impl DataError {
             Self::Dataset { .. } => "see docs/formats.md for the data sets that are read".to_string(),
             Self::Format { fix, .. } => fix.clone(),
             Self::Option { expected, .. } => format!("use {expected}"),
+            Self::Merge { .. } => "give every part of one extraction once, all written with the same options".to_string(),
         };
         Some(text)
     }
@@ -293,6 +307,9 @@ impl DataError {
             Self::Format { file, reason, fix } => json!({ "file": file, "found": reason, "expected": fix }),
             Self::Option { option, found, expected } => {
                 json!({ "option": option, "found": found, "expected": expected })
+            }
+            Self::Merge { part, what, found, expected } => {
+                json!({ "file": part, "option": what, "found": found, "expected": expected })
             }
             Self::Cancelled { stage } => json!({ "stage": stage }),
         }

@@ -55,6 +55,7 @@ export {
   type ReportOptions,
   type SearchHit,
 } from './interpret.js'
+export { type MergeOptions, mergeStores } from './merge.js'
 export {
   type Block,
   type Codes,
@@ -73,7 +74,9 @@ export {
   openStore,
   type Pair,
   type PairInfo,
+  type PrecisionError,
   type StoreMeta,
+  type StorePrecision,
   type VerifyReport,
 } from './store.js'
 export { type TrainOptions, type TrainSettings, train } from './train.js'

@@ -11,6 +11,8 @@ import type { ConceptInput, EvaluateOptions, ImportOptions, InterpretOptions } f
 import { interpret } from '../interpret.js'
 import { type TrainOptions, train } from '../train.js'
 import { addDoctor } from './doctor.js'
+import { addInfo } from './info.js'
+import { addMerge } from './merge.js'
 import {
   addCommonOptions,
   addConfigOptions,
@@ -32,7 +34,8 @@ import { follow } from './work.js'
 /** Wires what a command does to its options. */
 export function action(command: Command, work: (given: Given, output: Output, args: string[]) => Promise<void>): void {
   command.action(async (...received: unknown[]) => {
-    const args = received.filter((argument): argument is string => typeof argument === 'string')
+    // A variadic argument comes as a list; commander adds the options and the command itself at the end.
+    const args = received.flat().filter((argument): argument is string => typeof argument === 'string')
     const all = given(command)
     await work(all, new Output(all), args)
   })
@@ -42,11 +45,13 @@ export function action(command: Command, work: (given: Given, output: Output, ar
 export function addCommands(root: Command): void {
   addExtract(root)
   addImport(root)
+  addMerge(root)
   addTrain(root)
   addEvaluate(root)
   addInterpret(root)
   addReport(root)
   addVerify(root)
+  addInfo(root)
   addDoctor(root)
   addExamine(root)
   addBench(root)
@@ -59,7 +64,7 @@ function addExtract(root: Command): void {
     .option('--backbone <folder>', "folder of a SigLIP checkpoint, or 'mini' for the embedded one (default)")
     .option('--out <folder>', 'folder of the new store')
     .option('--layers <hooks>', 'hook points, separated by commas', toList)
-    .option('--precision <type>', "'f32', 'f16' (default) or 'bf16'")
+    .option('--precision <type>', "'f32', 'f16' (default), 'bf16' or 'int8'")
     .option('--max-pairs <count>', 'only the first pairs', toInteger)
     .option('--keep-eos', 'keep the end-of-sentence token (default)')
     .option('--no-keep-eos', 'drop the end-of-sentence token')
@@ -110,7 +115,7 @@ function addImport(root: Command): void {
     .option('--images <file>', 'names of the images, one a line')
     .option('--captions <file>', 'captions, one a line')
     .option('--out <folder>', 'folder of the new store')
-    .option('--precision <type>', "'f32' (default), 'f16' or 'bf16'")
+    .option('--precision <type>', "'f32' (default), 'f16', 'bf16' or 'int8'")
     .option('--overwrite', 'replace a store that is already there')
   addCommonOptions(command)
   action(command, async ({ options }, output) => {

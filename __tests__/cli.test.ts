@@ -33,6 +33,8 @@ test('help and version', async () => {
     'demo',
     'extract',
     'import',
+    'merge',
+    'info',
     'train',
     'evaluate',
     'interpret',
@@ -65,6 +67,9 @@ describe('wrong usage exits with 2, code and hint on stderr', () => {
     [['extract', '--dataset', 'cocoa', '--out', 'x'], 'E_UNKNOWN_OPTION', "did you mean 'coco'?"],
     [['extract', '--dataset', 'coco', '--images', 'x', '--out', 'y'], 'E_OPTION', 'captions'],
     [['report', '--atlas', 'x'], 'E_OPTION', 'out'],
+    [['merge', '--out', 'x'], 'E_OPTION', "needs the option 'parts'"],
+    [['merge', 'a', 'b'], 'E_OPTION', "needs the option 'out'"],
+    [['info'], 'E_OPTION', 'path'],
     [['bench', '--steps', '0'], 'E_OPTION', 'steps'],
   ])('%p', async (args, code, text) => {
     const outcome = await cli(...args)

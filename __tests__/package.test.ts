@@ -72,6 +72,7 @@ test('the public functions are those of the interface', () => {
       'interpret',
       'loadAtlas',
       'loadModel',
+      'mergeStores',
       'openStore',
       'presets',
       'train',

@@ -3,7 +3,7 @@ import type { WorkEvent } from './events.js'
 import { native } from './native.js'
 import { type Control, checkOptions, toJson } from './options.js'
 import { Run } from './run.js'
-import { type ActivationStore, openStoreNow } from './store.js'
+import { type ActivationStore, openStoreNow, type StorePrecision } from './store.js'
 
 /** An array in memory: values row by row, and its dimensions. */
 export interface ArraySource {
@@ -40,7 +40,7 @@ export interface ImportOptions {
   /** Folder of the new store. */
   out: string
   /** How activations are stored. Default `'f32'`. */
-  precision?: 'f32' | 'f16' | 'bf16'
+  precision?: StorePrecision
   /** Pairs in a file of the store. Default 1024. */
   pairsPerShard?: number
   /** Replace an existing store under `out`. Default false. */

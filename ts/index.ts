@@ -69,6 +69,7 @@ export {
   type ReportOptions,
   type SearchHit,
 } from './interpret.js'
+export { type MergeOptions, mergeStores } from './merge.js'
 export {
   type Block,
   type Codes,
@@ -87,7 +88,9 @@ export {
   openStore,
   type Pair,
   type PairInfo,
+  type PrecisionError,
   type StoreMeta,
+  type StorePrecision,
   type VerifyReport,
 } from './store.js'
 export { type TrainOptions, type TrainSettings, train } from './train.js'

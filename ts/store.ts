@@ -43,15 +43,45 @@ export interface PairInfo {
   readonly boxes?: readonly Box[]
 }
 
+/** How a store keeps its numbers; `'int8'` with one scale a patch or token. */
+export type StorePrecision = 'f32' | 'f16' | 'bf16' | 'int8'
+
+/** What rounding to the precision changed, measured while the store was written. */
+export interface PrecisionError {
+  /** States that were compared. */
+  readonly tokens: number
+  /** Σ‖x̂ − x‖² over them. */
+  readonly squaredError: number
+  /** Σ‖x‖² over them. */
+  readonly squaredNorm: number
+  /** √(squaredError / squaredNorm). */
+  readonly relativeRms: number
+  /** Largest difference of one number. */
+  readonly maxAbs: number
+  /** Mean cosine between a state and what is stored of it. */
+  readonly meanCosine: number
+  readonly minCosine: number
+}
+
 /** The manifest of a store. */
 export interface StoreMeta {
   readonly format: string
   readonly formatVersion: number
-  readonly precision: 'f32' | 'f16' | 'bf16'
+  readonly precision: StorePrecision
+  /** Absent in stores of older versions. */
+  readonly precisionError?: PerModality<PrecisionError>
   readonly dVision: number
   readonly dText: number
   readonly pairs: number
   readonly captions: number
+  /** Patches, and valid tokens of all captions. */
+  readonly tokens: PerModality
+  /** Pairs of a full shard; absent in stores of older versions. */
+  readonly pairsPerShard?: number
+  readonly shards: readonly { readonly name: string; readonly pairs: number; readonly bytes: number }[]
+  readonly files: readonly { readonly name: string; readonly bytes: number }[]
+  /** Program and version that wrote it. */
+  readonly createdBy: string
   /** Hash of the content. */
   readonly fingerprint: string
   readonly statistics: {
@@ -99,7 +129,7 @@ export class ActivationStore implements AsyncDisposable {
     this.pairs = this.meta.pairs
     this.dVision = this.meta.dVision
     this.dText = this.meta.dText
-    this.tokens = (this.meta as unknown as { tokens: PerModality }).tokens
+    this.tokens = this.meta.tokens
   }
 
   #open(): NativeStore {

@@ -19,6 +19,7 @@ mod import;
 mod interpret;
 mod job;
 mod kernels;
+mod merge;
 mod model;
 mod store;
 mod train;

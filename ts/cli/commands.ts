@@ -11,6 +11,8 @@ import type { ConceptInput, EvaluateOptions, ImportOptions, InterpretOptions } f
 import { interpret } from '../interpret.js'
 import { type TrainOptions, train } from '../train.js'
 import { addDoctor } from './doctor.js'
+import { addInfo } from './info.js'
+import { addMerge } from './merge.js'
 import {
   addCommonOptions,
   addConfigOptions,
@@ -32,7 +34,8 @@ import { follow } from './work.js'
 /** Wires what a command does to its options. */
 export function action(command: Command, work: (given: Given, output: Output, args: string[]) => Promise<void>): void {
   command.action(async (...received: unknown[]) => {
-    const args = received.filter((argument): argument is string => typeof argument === 'string')
+    // A variadic argument comes as a list; commander adds the options and the command itself at the end.
+    const args = received.flat().filter((argument): argument is string => typeof argument === 'string')
     const all = given(command)
     await work(all, new Output(all), args)
   })
@@ -44,11 +47,13 @@ const BACKBONE = "'mini' (default), a folder, or a name on the Hugging Face hub:
 export function addCommands(root: Command): void {
   addExtract(root)
   addImport(root)
+  addMerge(root)
   addTrain(root)
   addEvaluate(root)
   addInterpret(root)
   addReport(root)
   addVerify(root)
+  addInfo(root)
   addDoctor(root)
   addExamine(root)
   addBench(root)
@@ -137,7 +142,7 @@ function addImport(root: Command): void {
     .option('--images <file>', 'names of the images, one a line')
     .option('--captions <file>', 'captions, one a line')
     .option('--out <folder>', 'folder of the new store')
-    .option('--precision <type>', "'f32' (default), 'f16' or 'bf16'")
+    .option('--precision <type>', "'f32' (default), 'f16', 'bf16' or 'int8'")
     .option('--overwrite', 'replace a store that is already there')
   addCommonOptions(command)
   action(command, async ({ options }, output) => {

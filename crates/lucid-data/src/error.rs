@@ -165,6 +165,18 @@ pub enum DataError {
         /// What is allowed.
         expected: String,
     },
+    /// Stores that do not belong together (`E_MERGE`).
+    #[error("{} cannot be merged: {what} is {found}, expected {expected}", part.display())]
+    Merge {
+        /// The folder of the store.
+        part: PathBuf,
+        /// What does not fit.
+        what: String,
+        /// What it is in this store.
+        found: String,
+        /// What the other stores ask for.
+        expected: String,
+    },
     /// The observer asked to stop (`E_CANCELLED`).
     #[error("stopped while {stage}; nothing was published")]
     Cancelled {
@@ -247,6 +259,7 @@ impl DataError {
             Self::Dataset { .. } => "E_DATASET",
             Self::Format { .. } => "E_FORMAT",
             Self::Option { .. } => "E_OPTION",
+            Self::Merge { .. } => "E_MERGE",
             Self::Cancelled { .. } => "E_CANCELLED",
         }
     }
@@ -275,6 +288,7 @@ impl DataError {
             Self::Dataset { .. } => "see docs/data.md for the data sets that are read, or leave such records out with onBad 'skip'".to_string(),
             Self::Format { fix, .. } | Self::Unfinished { fix, .. } => fix.clone(),
             Self::Option { expected, .. } => format!("use {expected}"),
+            Self::Merge { .. } => "give every part of one extraction once, all written with the same options".to_string(),
         };
         Some(text)
     }
@@ -314,6 +328,9 @@ impl DataError {
             Self::Format { file, reason, fix } => json!({ "file": file, "found": reason, "expected": fix }),
             Self::Option { option, found, expected } => {
                 json!({ "option": option, "found": found, "expected": expected })
+            }
+            Self::Merge { part, what, found, expected } => {
+                json!({ "file": part, "option": what, "found": found, "expected": expected })
             }
             Self::Cancelled { stage } => json!({ "stage": stage }),
         }

@@ -86,7 +86,7 @@ proptest! {
         prop_assert_eq!(reader.manifest(), &manifest);
         prop_assert!(reader.verify(&Silent).unwrap().is_ok());
         let round = |v: f32| match precision {
-            Precision::F32 => v,
+            Precision::F32 | Precision::Int8 => v,
             Precision::F16 => f16::from_f32(v).to_f32(),
             Precision::Bf16 => bf16::from_f32(v).to_f32(),
         };

@@ -171,9 +171,9 @@ fn newer_versions_and_other_folders_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let path = store_in(dir.path());
     let text = fs::read_to_string(path.join(MANIFEST)).unwrap();
-    fs::write(path.join(MANIFEST), text.replace("\"formatVersion\": 1", "\"formatVersion\": 2")).unwrap();
+    fs::write(path.join(MANIFEST), text.replace("\"formatVersion\": 1", "\"formatVersion\": 3")).unwrap();
     let error = StoreReader::open(&path).err().unwrap();
-    assert_eq!((error.code(), error.details()["found"].as_u64()), ("E_STORE_VERSION", Some(2)));
+    assert_eq!((error.code(), error.details()["found"].as_u64()), ("E_STORE_VERSION", Some(3)));
     fs::write(path.join(MANIFEST), text.replace("shard-000000", "../../etc/x0")).unwrap();
     assert_eq!(StoreReader::open(&path).err().unwrap().code(), "E_STORE_DAMAGED");
     fs::write(path.join(MANIFEST), "{\"name\": \"something else\"}").unwrap();

@@ -28,7 +28,9 @@ impl Dataset for Given {
 
 fn records(n: u32) -> Given {
     let record = |i: u32| {
-        let image = RgbImage::from_fn(40 + i, 30, |x, y| image::Rgb([(x * 5 + i * 17) as u8, (y * 8) as u8, (x * y + i) as u8]));
+        let image = RgbImage::from_fn(40 + i, 30, |x, y| {
+            image::Rgb([(x * 5 + i * 17) as u8, (y * 8) as u8, (x * y + i) as u8])
+        });
         let (width, height) = image.dimensions();
         // The eighth has no caption with words, the eleventh a bad one beside a good one.
         let captions: &[&str] = match i {
@@ -48,12 +50,7 @@ fn records(n: u32) -> Given {
 }
 
 fn options(out: &Path) -> ExtractOptions {
-    ExtractOptions {
-        precision: Precision::F16,
-        on_bad: OnBad::Skip,
-        pairs_per_shard: 5,
-        ..ExtractOptions::new(out)
-    }
+    ExtractOptions { precision: Precision::F16, on_bad: OnBad::Skip, pairs_per_shard: 5, ..ExtractOptions::new(out) }
 }
 
 /// Stops the extraction once `after` records have been dealt with.
@@ -135,6 +132,8 @@ fn stopped_anywhere_and_gone_on_with_the_store_has_the_same_bytes() {
         assert_eq!(files(&out), files(&whole), "after {after}");
         assert_eq!(again.manifest.fingerprint, done.manifest.fingerprint);
         assert_eq!(again.manifest.statistics, done.manifest.statistics);
+        assert_eq!(again.manifest.precision_error, done.manifest.precision_error);
+        assert!(done.manifest.precision_error.is_some());
         assert_eq!(again.skipped, done.skipped);
         // Asked once more, there is nothing left to do.
         let third = extract(&backbone, &given, &resumed, &Silent).unwrap();
@@ -164,7 +163,13 @@ fn what_follows_the_last_journalled_shard_is_dropped_and_damage_is_told() {
     let partial = folder.path().join(".acts.partial");
     let append = |name: &str, bytes: &[u8]| {
         use std::io::Write;
-        std::fs::OpenOptions::new().append(true).create(true).open(partial.join(name)).unwrap().write_all(bytes).unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(partial.join(name))
+            .unwrap()
+            .write_all(bytes)
+            .unwrap();
     };
     begin();
     // What a kill leaves: half a line of the journal, pairs of a shard that is not complete, half a shard.
@@ -209,6 +214,11 @@ fn parts_cover_the_data_set_once() {
             all.extend(key(&out));
         }
         assert_eq!(all, key(&whole), "{of} parts");
+        let parts: Vec<_> = (0..of).rev().map(|index| folder.path().join(format!("{index}-of-{of}"))).collect();
+        let merged = folder.path().join(format!("merged-{of}"));
+        let done = lucid_data::store::merge_stores(&parts, &merged, false, &Silent).unwrap();
+        assert_eq!(files(&merged), files(&whole), "{of} parts merged");
+        assert_eq!(done.fingerprint, Manifest::read(&whole).unwrap().fingerprint);
     }
     for (index, of) in [(2, 2), (0, 0)] {
         let part = ExtractOptions { shard: Some(PartOf { index, of }), ..options(&folder.path().join("x")) };

@@ -1,5 +1,6 @@
 //! What every pair must satisfy before a store takes it.
 
+use super::int8;
 use super::{KIND_EOS, PairActivations, Part, Precision};
 use crate::error::{DataError, Result};
 
@@ -99,18 +100,20 @@ fn check_values(key: &str, part: Part, states: &[f32], d: usize, precision: Prec
     })
 }
 
-/// Bits of the smallest positive f32 that becomes infinite in `precision`; all bits above it are larger, infinite or NaN.
+/// Bits of the smallest positive f32 that does not stay finite in `precision`; all bits above it are larger, infinite or NaN.
 fn overflow_from(precision: Precision) -> u32 {
     match precision {
         Precision::F32 => f32::INFINITY.to_bits(),
         // Halfway between the largest finite value and the next power of two; ties go to even, which is infinity.
         Precision::F16 => 65520f32.to_bits(),
         Precision::Bf16 => 0x7f7f_8000,
+        Precision::Int8 => int8::MAX.to_bits() + 1,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::precision::EncodedBuffer;
     use super::*;
     use half::{bf16, f16};
 
@@ -123,5 +126,14 @@ mod tests {
             bf16::from_f32(below(Precision::Bf16)).is_finite() && bf16::from_f32(at(Precision::Bf16)).is_infinite()
         );
         assert!(below(Precision::F32).is_finite());
+        let int8 = |v: f32| {
+            let mut bytes = EncodedBuffer::default();
+            Precision::Int8.encode(&[v], 1, &mut bytes);
+            let mut back = [0.0];
+            Precision::Int8.decode(bytes.get(), 1, &mut back);
+            back[0]
+        };
+        assert_eq!(int8(below(Precision::Int8)), below(Precision::Int8));
+        assert!(int8(at(Precision::Int8)).is_infinite());
     }
 }

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::StoreOptions;
 use super::manifest::FileEntry;
+use super::precision_error::ErrorSums;
+use super::{PerModality, StoreOptions};
 use crate::error::{DataError, Result};
 use crate::publish::{FileSystem, OutputFile, parent_of};
 
@@ -30,6 +31,8 @@ pub(super) struct Line {
     pub pairs: usize,
     /// Length of `pairs.jsonl` with this shard's pairs.
     pub pairs_bytes: u64,
+    /// What rounding has changed so far: the one thing that the stored values do not tell.
+    pub errors: PerModality<ErrorSums>,
     /// What the maker wants to know when it goes on from here.
     pub state: Value,
 }

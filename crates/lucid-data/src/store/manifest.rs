@@ -5,13 +5,14 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{PerModality, Precision};
+use super::{PerModality, Precision, PrecisionError};
 use crate::error::{DataError, Result};
 
 /// The manifest's `format`.
 pub const FORMAT: &str = "lucid-sae activation store";
-/// The newest format version this crate writes and reads.
-pub const FORMAT_VERSION: u64 = 1;
+/// The newest format version this crate writes and reads. A store has the lowest version that describes it: 2 with
+/// [`Precision::Int8`], else 1, so that older programs read all they can.
+pub const FORMAT_VERSION: u64 = 2;
 /// File name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
 /// File name of the list of pairs.
@@ -32,12 +33,15 @@ const ZERO_HASH: &str = "0000000000000000000000000000000000000000000000000000000
 pub struct Manifest {
     /// [`FORMAT`].
     pub format: String,
-    /// [`FORMAT_VERSION`] of the writer.
+    /// The lowest format version that describes it, at most [`FORMAT_VERSION`].
     pub format_version: u64,
     /// Program and version that wrote it.
     pub created_by: String,
     /// How activations are stored.
     pub precision: Precision,
+    /// What rounding to it changed; `None` in stores of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision_error: Option<PerModality<PrecisionError>>,
     /// Width of a patch's state.
     pub d_vision: usize,
     /// Width of a token's state.
@@ -48,6 +52,9 @@ pub struct Manifest {
     pub captions: usize,
     /// Number of patches, and of tokens of all captions.
     pub tokens: PerModality<u64>,
+    /// Pairs of a full shard, as the writer was told; `None` in stores of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs_per_shard: Option<usize>,
     /// Scalar statistics; the means are in [`STATISTICS`].
     pub statistics: StatisticsSummary,
     /// The shards, in the order of pairs.
@@ -162,11 +169,11 @@ impl Manifest {
             return Err(not_a_store("its manifest.json does not describe an activation store"));
         }
         match value.get("formatVersion").and_then(Value::as_u64) {
-            Some(FORMAT_VERSION) => {}
+            Some(1..=FORMAT_VERSION) => {}
             Some(found) if found > FORMAT_VERSION => {
                 return Err(DataError::StoreVersion { store: store.to_path_buf(), found, supported: FORMAT_VERSION });
             }
-            other => return Err(damaged(format!("formatVersion {other:?}"), "formatVersion 1")),
+            other => return Err(damaged(format!("formatVersion {other:?}"), "formatVersion 1 or 2")),
         }
         let text = std::str::from_utf8(&bytes).map_err(|e| damaged(e.to_string(), "UTF-8"))?;
         let manifest: Self =
@@ -189,6 +196,12 @@ impl Manifest {
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
                 return damaged(format!("file name {:?}", file.name), "a plain file name");
             }
+        }
+        if self.format_version < self.precision.format_version() {
+            return damaged(
+                format!("precision {} in format version {}", self.precision, self.format_version),
+                "a version that knows it",
+            );
         }
         let mut next = 0usize;
         for shard in &self.shards {

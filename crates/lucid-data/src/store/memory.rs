@@ -65,7 +65,8 @@ impl MemoryStore {
     /// As [`super::StoreWriter::append`], without `E_IO`.
     pub fn push(&mut self, pair: &PairActivations) -> Result<()> {
         check_pair(pair, self.d_vision, self.d_text, Precision::F32)?;
-        self.statistics.add(pair.vision, pair.captions[0].states);
+        self.statistics.add_vision(pair.vision);
+        self.statistics.add_text(pair.captions[0].states);
         self.vision.extend_from_slice(pair.vision);
         self.vision_offsets.push(self.vision.len() / self.d_vision);
         self.hash_states(pair.vision);

@@ -5,10 +5,14 @@
 //! needs captions, boxes and pictures reads through [`AnnotatedSource`].
 
 mod check;
+mod copy;
+mod int8;
 mod journal;
 mod manifest;
 mod memory;
+mod merge;
 mod precision;
+mod precision_error;
 mod reader;
 mod resume;
 mod shard_reader;
@@ -22,15 +26,18 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::BoxAnnotation;
 use crate::error::Result;
 
+pub use copy::write_store;
 pub use manifest::{
     FORMAT, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, PAIRS, SKIPPED, STATISTICS, ShardEntry, StatisticsSummary,
 };
 pub use memory::MemoryStore;
+pub use merge::{MergeOptions, merge_stores, merge_stores_with};
 pub use precision::Precision;
+pub use precision_error::PrecisionError;
 pub use reader::StoreReader;
 pub use statistics::{PerModality, Statistics};
 pub use verify::{FileCheck, VerifyReport, verify_store};
-pub use writer::{StoreOptions, StoreWriter, write_store};
+pub use writer::{StoreOptions, StoreWriter};
 
 /// Which half of a pair an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

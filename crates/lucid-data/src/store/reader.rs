@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::manifest::{FileEntry, Manifest, PAIRS, STATISTICS};
 use super::memory::check_out;
+use super::precision::Encoded;
 use super::shard_reader::ShardReader;
 use super::verify::{VerifyReport, verify_store};
 use super::{ActivationSource, AnnotatedSource, PairInfo, Statistics, TokenInfo};
@@ -74,13 +75,13 @@ impl StoreReader {
     /// The patches' states in place, where they are stored as f32.
     pub fn vision_f32(&self, pair: usize) -> Option<&[f32]> {
         let (shard, i) = self.locate(pair);
-        self.in_place(shard.vision(i))
+        self.in_place(shard.vision(i).states)
     }
 
     /// The tokens' states in place, where they are stored as f32.
     pub fn text_f32(&self, pair: usize, caption: usize) -> Option<&[f32]> {
         let (shard, i) = self.locate(pair);
-        self.in_place(shard.text(i, caption))
+        self.in_place(shard.text(i, caption).states)
     }
 
     fn in_place<'a>(&self, bytes: &'a [u8]) -> Option<&'a [f32]> {
@@ -88,9 +89,15 @@ impl StoreReader {
         if usable { bytemuck::try_cast_slice(bytes).ok() } else { None }
     }
 
-    fn read(&self, what: &str, pair: usize, bytes: &[u8], out: &mut [f32]) -> Result<()> {
-        check_out(what, pair, out.len(), bytes.len() / self.manifest.precision.bytes())?;
-        self.manifest.precision.decode(bytes, out);
+    /// The states of a pair as they are stored: patches, then the tokens of each caption.
+    pub(super) fn encoded(&self, pair: usize) -> (Encoded<'_>, Vec<Encoded<'_>>) {
+        let (shard, i) = self.locate(pair);
+        (shard.vision(i), (0..shard.captions(i)).map(|c| shard.text(i, c)).collect())
+    }
+
+    fn read(&self, what: &str, pair: usize, from: Encoded, width: usize, out: &mut [f32]) -> Result<()> {
+        check_out(what, pair, out.len(), from.states.len() / self.manifest.precision.bytes())?;
+        self.manifest.precision.decode(from, width, out);
         Ok(())
     }
 }
@@ -197,11 +204,11 @@ impl ActivationSource for StoreReader {
     }
     fn read_vision(&self, pair: usize, out: &mut [f32]) -> Result<()> {
         let (shard, i) = self.locate(pair);
-        self.read("vision", pair, shard.vision(i), out)
+        self.read("vision", pair, shard.vision(i), self.manifest.d_vision, out)
     }
     fn read_text(&self, pair: usize, caption: usize, out: &mut [f32]) -> Result<()> {
         let (shard, i) = self.locate(pair);
-        self.read("text", pair, shard.text(i, caption), out)
+        self.read("text", pair, shard.text(i, caption), self.manifest.d_text, out)
     }
     fn statistics(&self) -> Statistics {
         self.statistics.clone()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::journal::{self, Journal, Line};
-use super::manifest::{FORMAT, FORMAT_VERSION, MANIFEST, Manifest, PAIRS, ShardEntry, StatisticsSummary};
+use super::manifest::{FORMAT, MANIFEST, Manifest, PAIRS, ShardEntry, StatisticsSummary};
 use super::shard_reader::ShardReader;
 use super::verify::hash_file;
 use super::writer::{Shard, StoreWriter, check_options, file_entry};
@@ -87,6 +87,7 @@ impl StoreWriter {
         let mut writer = Self::new(publisher, pairs_file, options, Some(journal));
         writer.pairs_hash.update(&content);
         writer.pairs_bytes = length;
+        writer.errors = lines.last().map(|l| l.errors).unwrap_or_default();
         for line in lines {
             let infos = &infos[writer.pairs..writer.pairs + line.pairs];
             writer.take_shard(&folder, line, infos)?;
@@ -106,10 +107,11 @@ impl StoreWriter {
         let (precision, mut vision, mut text) = (self.options.precision, Vec::new(), Vec::new());
         for (i, info) in infos.iter().enumerate() {
             vision.resize(shard.vision_len(i) * self.options.d_vision, 0.0);
-            precision.decode(shard.vision(i), &mut vision);
+            precision.decode(shard.vision(i), self.options.d_vision, &mut vision);
             text.resize(shard.text_rows(i, 0).len() * self.options.d_text, 0.0);
-            precision.decode(shard.text(i, 0), &mut text);
-            self.statistics.add(&vision, &text);
+            precision.decode(shard.text(i, 0), self.options.d_text, &mut text);
+            self.statistics.add_vision(&vision);
+            self.statistics.add_text(&text);
             self.tokens.vision += shard.vision_len(i) as u64;
             self.tokens.text += (0..info.captions.len()).map(|c| shard.text_rows(i, c).len() as u64).sum::<u64>();
             self.captions += info.captions.len();
@@ -124,7 +126,7 @@ impl StoreWriter {
         let none = PerModality::default();
         Manifest {
             format: FORMAT.into(),
-            format_version: FORMAT_VERSION,
+            format_version: self.options.precision.format_version(),
             created_by: String::new(),
             precision: self.options.precision,
             d_vision: self.options.d_vision,
@@ -138,6 +140,8 @@ impl StoreWriter {
                 pooled_variance: none,
                 tokens: PerModality::default(),
             },
+            pairs_per_shard: None,
+            precision_error: None,
             shards: Vec::new(),
             files: Vec::new(),
             provenance: Value::Null,
@@ -166,7 +170,7 @@ impl StoreWriter {
         let (pairs_bytes, state) = (self.pairs_bytes, state());
         let (Some(shard), Some(journal)) = (self.shards.last_mut(), &mut self.journal) else { return Ok(()) };
         let file = file_entry(&self.publisher, &shard.name)?;
-        journal.note(&Line { file: file.clone(), pairs: shard.pairs, pairs_bytes, state })?;
+        journal.note(&Line { file: file.clone(), pairs: shard.pairs, pairs_bytes, errors: self.errors, state })?;
         shard.file = Some(file);
         Ok(())
     }

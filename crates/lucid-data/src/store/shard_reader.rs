@@ -7,6 +7,7 @@ use std::path::Path;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
+use super::precision::Encoded;
 use super::{KIND_EOS, Manifest, PairInfo, Precision, ShardEntry};
 use crate::error::{DataError, Result};
 
@@ -20,6 +21,9 @@ pub(super) struct ShardReader {
     d_text: usize,
     vision: Range<usize>,
     text: Range<usize>,
+    /// Empty where the precision has no scales.
+    vision_scales: Range<usize>,
+    text_scales: Range<usize>,
     kinds: Range<usize>,
     thumbnails: Range<usize>,
     ids: Words,
@@ -102,13 +106,19 @@ impl ShardReader {
             let start = tensor.data().as_ptr() as usize - base;
             Ok((start..start + tensor.data().len(), shape[0]))
         };
-        let states = match manifest.precision {
-            Precision::F32 => Dtype::F32,
-            Precision::F16 => Dtype::F16,
-            Precision::Bf16 => Dtype::BF16,
-        };
+        let states = manifest.precision.dtype();
         let (vision, patches) = find("vision", states, &[manifest.d_vision])?;
         let (text, tokens) = find("text", states, &[manifest.d_text])?;
+        let scales = |name: &str, rows: usize| -> Result<Range<usize>> {
+            if !manifest.precision.has_scales() {
+                return Ok(0..0);
+            }
+            match find(name, Dtype::F32, &[])? {
+                (range, n) if n == rows => Ok(range),
+                (_, n) => Err(damaged(format!("{name} with {n} entries"), format!("{rows}, one a row"))),
+            }
+        };
+        let (vision_scales, text_scales) = (scales("vision_scale", patches)?, scales("text_scale", tokens)?);
         let (ids, n_ids) = find("token_ids", Dtype::U32, &[])?;
         let (spans, n_spans) = find("token_spans", Dtype::U32, &[2])?;
         let (kinds, n_kinds) = find("token_kinds", Dtype::U8, &[])?;
@@ -151,6 +161,8 @@ impl ShardReader {
             thumbnail_offsets: offsets("thumbnail_offsets", entry.pairs, thumbnail_bytes, true)?,
             vision,
             text,
+            vision_scales,
+            text_scales,
             kinds,
             thumbnails,
             ids: Words::new(&map, ids),
@@ -200,17 +212,24 @@ impl ShardReader {
         self.text_offsets[c]..self.text_offsets[c + 1]
     }
 
-    /// The stored bytes of a pair's patches.
-    pub(super) fn vision(&self, i: usize) -> &[u8] {
-        let row = self.d_vision * self.precision.bytes();
-        &self.map[self.vision.clone()][self.vision_offsets[i] * row..self.vision_offsets[i + 1] * row]
+    /// The patches of a pair as they are stored.
+    pub(super) fn vision(&self, i: usize) -> Encoded<'_> {
+        let rows = self.vision_offsets[i]..self.vision_offsets[i + 1];
+        self.encoded(&self.vision, &self.vision_scales, rows, self.d_vision)
     }
 
-    /// The stored bytes of a caption's tokens.
-    pub(super) fn text(&self, i: usize, caption: usize) -> &[u8] {
-        let row = self.d_text * self.precision.bytes();
-        let rows = self.text_rows(i, caption);
-        &self.map[self.text.clone()][rows.start * row..rows.end * row]
+    /// The tokens of a caption as they are stored.
+    pub(super) fn text(&self, i: usize, caption: usize) -> Encoded<'_> {
+        self.encoded(&self.text, &self.text_scales, self.text_rows(i, caption), self.d_text)
+    }
+
+    fn encoded(&self, states: &Range<usize>, scales: &Range<usize>, rows: Range<usize>, width: usize) -> Encoded<'_> {
+        let row = width * self.precision.bytes();
+        let scale = if self.precision.has_scales() { 4 } else { 0 };
+        Encoded {
+            states: &self.map[states.clone()][rows.start * row..rows.end * row],
+            scales: &self.map[scales.clone()][rows.start * scale..rows.end * scale],
+        }
     }
 
     pub(super) fn ids(&self, i: usize, caption: usize) -> &[u32] {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::memory::extend_or;
+use super::precision::Encoded;
 use super::{KIND_CONTENT, PairActivations, Precision, UNKNOWN_TOKEN};
 use crate::error::{DataError, Result};
 use crate::publish::PublishedFile;
@@ -17,6 +18,8 @@ pub(super) struct ShardWriter {
     d_vision: usize,
     d_text: usize,
     text: Vec<u8>,
+    vision_scales: Vec<u8>,
+    text_scales: Vec<u8>,
     ids: Vec<u32>,
     kinds: Vec<u8>,
     spans: Vec<[u32; 2]>,
@@ -36,6 +39,8 @@ impl ShardWriter {
             d_vision,
             d_text,
             text: Vec::new(),
+            vision_scales: Vec::new(),
+            text_scales: Vec::new(),
             ids: Vec::new(),
             kinds: Vec::new(),
             spans: Vec::new(),
@@ -52,13 +57,15 @@ impl ShardWriter {
     }
 
     /// Adds a pair; `vision` and `captions` are the encoded states.
-    pub(super) fn append(&mut self, pair: &PairActivations, vision: &[u8], captions: &[Vec<u8>]) -> Result<()> {
-        self.file.write(vision)?;
-        let rows = vision.len() / (self.d_vision * self.precision.bytes());
+    pub(super) fn append(&mut self, pair: &PairActivations, vision: Encoded, captions: &[Encoded]) -> Result<()> {
+        self.file.write(vision.states)?;
+        self.vision_scales.extend_from_slice(vision.scales);
+        let rows = vision.states.len() / (self.d_vision * self.precision.bytes());
         push_after(&mut self.vision_offsets, rows);
         for (caption, states) in pair.captions.iter().zip(captions) {
-            let tokens = states.len() / (self.d_text * self.precision.bytes());
-            self.text.extend_from_slice(states);
+            let tokens = states.states.len() / (self.d_text * self.precision.bytes());
+            self.text.extend_from_slice(states.states);
+            self.text_scales.extend_from_slice(states.scales);
             push_after(&mut self.text_offsets, tokens);
             extend_or(&mut self.ids, caption.ids, tokens, UNKNOWN_TOKEN);
             extend_or(&mut self.kinds, caption.kinds, tokens, KIND_CONTENT);
@@ -85,6 +92,12 @@ impl ShardWriter {
         );
         header.tensor("text", states, &[m, self.d_text], self.text.len());
         self.file.write(&self.text)?;
+        if self.precision.has_scales() {
+            header.tensor("vision_scale", "F32", &[vision_rows], self.vision_scales.len());
+            self.file.write(&self.vision_scales)?;
+            header.tensor("text_scale", "F32", &[m], self.text_scales.len());
+            self.file.write(&self.text_scales)?;
+        }
         for (name, offsets) in [
             ("vision_offsets", &self.vision_offsets),
             ("text_offsets", &self.text_offsets),

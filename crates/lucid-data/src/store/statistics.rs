@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct PerModality<T> {
     /// Image patches.
     pub vision: T,
-    /// Tokens of the first captions.
+    /// Text tokens; in statistics those of the first captions.
     pub text: T,
 }
 
@@ -110,10 +110,14 @@ impl StatisticsBuilder {
         Self { vision: Moments::new(d_vision), text: Moments::new(d_text) }
     }
 
-    /// Takes a pair's patches and the tokens of its first caption.
-    pub(super) fn add(&mut self, vision: &[f32], text: &[f32]) {
-        self.vision.add(vision);
-        self.text.add(text);
+    /// Takes a pair's patches.
+    pub(super) fn add_vision(&mut self, states: &[f32]) {
+        self.vision.add(states);
+    }
+
+    /// Takes the tokens of a pair's first caption.
+    pub(super) fn add_text(&mut self, states: &[f32]) {
+        self.text.add(states);
     }
 
     pub(super) fn finish(self) -> Statistics {

@@ -7,16 +7,18 @@ use serde_json::Value;
 
 use super::check::check_pair;
 use super::journal::Journal;
-use super::manifest::{
-    FORMAT, FORMAT_VERSION, FileEntry, MANIFEST, Manifest, PAIRS, STATISTICS, ShardEntry, StatisticsSummary,
-};
+use super::manifest::{FORMAT, FileEntry, MANIFEST, Manifest, PAIRS, STATISTICS, ShardEntry, StatisticsSummary};
 use super::memory::info_of;
+use super::precision::{Encoded, EncodedBuffer};
+use super::precision_error::ErrorSums;
 use super::shard_writer::ShardWriter;
 use super::statistics::StatisticsBuilder;
 use super::verify::hash_file;
-use super::{AnnotatedSource, CaptionActivations, PairActivations, PerModality, Precision, Statistics};
+use super::{
+    AnnotatedSource, CaptionActivations, PairActivations, PerModality, Precision, PrecisionError, Statistics,
+    StoreReader,
+};
 use crate::error::{DataError, Result};
-use crate::progress::{Observer, Silent};
 use crate::publish::{Disk, FileSystem, FolderPublisher, PublishedFile};
 
 /// How a store is written.
@@ -105,8 +107,9 @@ pub struct StoreWriter {
     notes: Vec<(String, Vec<u8>)>,
     /// File of an earlier failed write; the shard then has a hole, so nothing more may follow.
     broken: Option<PathBuf>,
-    encoded: Vec<u8>,
-    stored: [Vec<f32>; 2],
+    pub(super) errors: PerModality<ErrorSums>,
+    encoded: EncodedBuffer,
+    stored: Vec<f32>,
 }
 
 /// A shard that is begun or complete.
@@ -160,8 +163,9 @@ impl StoreWriter {
             journal,
             notes: Vec::new(),
             broken: None,
-            encoded: Vec::new(),
-            stored: [Vec::new(), Vec::new()],
+            errors: PerModality::default(),
+            encoded: EncodedBuffer::default(),
+            stored: Vec::new(),
         }
     }
 
@@ -176,11 +180,20 @@ impl StoreWriter {
     /// `E_NON_FINITE`, `E_OVERFLOW`, `E_EMPTY` (no patch, no token), `E_NO_CAPTION`, `E_SHAPE`, `E_IO`.
     pub fn append(&mut self, pair: &PairActivations) -> Result<()> {
         self.check_usable()?;
-        check_pair(pair, self.options.d_vision, self.options.d_text, self.options.precision)?;
-        let result = self.append_checked(pair);
-        if let Err(DataError::Io { file, .. }) = &result {
-            self.broken = Some(file.clone());
-        }
+        let StoreOptions { precision, d_vision, d_text, .. } = self.options;
+        check_pair(pair, d_vision, d_text, precision)?;
+        let mut vision = std::mem::take(&mut self.encoded);
+        vision.clear();
+        precision.encode(pair.vision, d_vision, &mut vision);
+        let encode = |caption: &CaptionActivations| {
+            let mut states = EncodedBuffer::default();
+            precision.encode(caption.states, d_text, &mut states);
+            states
+        };
+        let captions: Vec<EncodedBuffer> = pair.captions.iter().map(encode).collect();
+        let captions: Vec<Encoded> = captions.iter().map(EncodedBuffer::get).collect();
+        let result = self.put(pair, vision.get(), &captions, true);
+        self.encoded = vision;
         result
     }
 
@@ -195,6 +208,59 @@ impl StoreWriter {
         self.notes.push((name.into(), content));
     }
 
+    /// Adds pair `pair` of `reader` exactly as it is stored there: nothing is rounded again, and shards and statistics
+    /// become those of a store that took the pair itself. What the first rounding changed is not known of one pair:
+    /// the manifest then has no [`Manifest::precision_error`] (that of whole stores is joined by [`super::merge_stores`]).
+    ///
+    /// # Errors
+    /// `E_SHAPE` where precision or widths differ; `E_NON_FINITE` from a damaged store; `E_IO`.
+    pub fn append_stored(&mut self, reader: &StoreReader, pair: usize) -> Result<()> {
+        self.check_usable()?;
+        let StoreOptions { precision, d_vision, d_text, .. } = self.options;
+        let theirs = reader.manifest();
+        if (theirs.precision, theirs.d_vision, theirs.d_text) != (precision, d_vision, d_text) {
+            return Err(DataError::shape(
+                format!("the store {}", reader.path().display()),
+                format!("{} of widths {} and {}", theirs.precision, theirs.d_vision, theirs.d_text),
+                format!("{precision} of widths {d_vision} and {d_text}"),
+            ));
+        }
+        let (vision, captions) = reader.encoded(pair);
+        let decode = |from: Encoded, width: usize| {
+            let mut out = vec![0.0; from.states.len() / precision.bytes()];
+            precision.decode(from, width, &mut out);
+            out
+        };
+        let states: Vec<Vec<f32>> = captions.iter().map(|&c| decode(c, d_text)).collect();
+        let info = reader.info(pair);
+        let listed: Vec<CaptionActivations> = states
+            .iter()
+            .enumerate()
+            .map(|(c, states)| {
+                let tokens = reader.text_tokens(pair, c);
+                let text = &info.captions[c];
+                CaptionActivations { text, states, ids: tokens.ids, kinds: tokens.kinds, spans: tokens.spans }
+            })
+            .collect();
+        let decoded = PairActivations {
+            key: &info.key,
+            vision: &decode(vision, d_vision),
+            vision_grid: info.vision_grid,
+            captions: &listed,
+            size: info.size,
+            boxes: &info.boxes,
+            thumbnail: reader.thumbnail(pair),
+        };
+        check_pair(&decoded, d_vision, d_text, precision)?;
+        self.put(&decoded, vision, &captions, false)
+    }
+
+    /// Joins what rounding changed in pairs that came by [`StoreWriter::append_stored`].
+    pub(super) fn join_errors(&mut self, errors: &PerModality<PrecisionError>) {
+        self.errors.vision.join(&errors.vision);
+        self.errors.text.join(&errors.text);
+    }
+
     pub(super) fn check_usable(&self) -> Result<()> {
         match &self.broken {
             Some(file) => {
@@ -204,19 +270,24 @@ impl StoreWriter {
         }
     }
 
-    fn append_checked(&mut self, pair: &PairActivations) -> Result<()> {
-        let (precision, d_vision, d_text) = (self.options.precision, self.options.d_vision, self.options.d_text);
-        self.encoded.clear();
-        precision.encode(pair.vision, &mut self.encoded);
-        let captions: Vec<Vec<u8>> = pair
-            .captions
-            .iter()
-            .map(|c| {
-                let mut bytes = Vec::with_capacity(c.states.len() * precision.bytes());
-                precision.encode(c.states, &mut bytes);
-                bytes
-            })
-            .collect();
+    /// Writes a checked pair, and remembers a failed write.
+    fn put(&mut self, pair: &PairActivations, vision: Encoded, captions: &[Encoded], measured: bool) -> Result<()> {
+        let result = self.put_checked(pair, vision, captions, measured);
+        if let Err(DataError::Io { file, .. }) = &result {
+            self.broken = Some(file.clone());
+        }
+        result
+    }
+
+    /// `measured`: the states of `pair` are those before rounding.
+    fn put_checked(
+        &mut self,
+        pair: &PairActivations,
+        vision: Encoded,
+        captions: &[Encoded],
+        measured: bool,
+    ) -> Result<()> {
+        let StoreOptions { precision, d_vision, d_text, .. } = self.options;
         let shard = match &mut self.shard {
             Some(shard) => shard,
             none => {
@@ -226,17 +297,28 @@ impl StoreWriter {
                 none.insert(ShardWriter::new(file, precision, d_vision, d_text)?)
             }
         };
-        shard.append(pair, &self.encoded, &captions)?;
+        shard.append(pair, vision, captions)?;
         let full = shard.pairs() == self.options.pairs_per_shard;
         let pairs_in_shard = shard.pairs();
 
         // Statistics describe the values a reader gets, so they are taken after rounding.
-        let [vision, text] = &mut self.stored;
-        vision.resize(pair.vision.len(), 0.0);
-        precision.decode(&self.encoded, vision);
-        text.resize(pair.captions[0].states.len(), 0.0);
-        precision.decode(&captions[0], text);
-        self.statistics.add(vision, text);
+        let stored = &mut self.stored;
+        stored.resize(pair.vision.len(), 0.0);
+        precision.decode(vision, d_vision, stored);
+        self.statistics.add_vision(stored);
+        if measured {
+            self.errors.vision.add(pair.vision, stored, d_vision);
+        }
+        for (c, (caption, &states)) in pair.captions.iter().zip(captions).enumerate() {
+            stored.resize(caption.states.len(), 0.0);
+            precision.decode(states, d_text, stored);
+            if c == 0 {
+                self.statistics.add_text(stored);
+            }
+            if measured {
+                self.errors.text.add(caption.states, stored, d_text);
+            }
+        }
 
         self.write_info(pair)?;
         if let Some(last) = self.shards.last_mut() {
@@ -306,16 +388,21 @@ impl StoreWriter {
             };
             shards.push(ShardEntry { name, first_pair: *first_pair, pairs: *pairs, bytes, blake3 });
         }
+        let errors = PerModality { vision: self.errors.vision.finish(), text: self.errors.text.finish() };
+        // Of pairs that were appended as stored it is known only where their stores knew it.
+        let measured = PerModality { vision: errors.vision.tokens, text: errors.text.tokens };
         let mut manifest = Manifest {
             format: FORMAT.into(),
-            format_version: FORMAT_VERSION,
+            format_version: self.options.precision.format_version(),
             created_by: format!("lucid-sae {}", env!("CARGO_PKG_VERSION")),
             precision: self.options.precision,
+            precision_error: (measured == self.tokens).then_some(errors),
             d_vision: self.options.d_vision,
             d_text: self.options.d_text,
             pairs: self.pairs,
             captions: self.captions,
             tokens: self.tokens,
+            pairs_per_shard: Some(self.options.pairs_per_shard),
             statistics: StatisticsSummary {
                 variance: statistics.variance,
                 mean_square: statistics.mean_square,
@@ -362,68 +449,4 @@ fn means_file(statistics: &Statistics) -> Result<Vec<u8>> {
         .and_then(|v| Ok([("vision.mean", v), ("text.mean", view(&text, statistics.mean_text.len())?)]))
         .and_then(|tensors| safetensors::serialize(tensors, None))
         .map_err(|e| DataError::shape(STATISTICS, e, "two vectors"))
-}
-
-/// Writes everything of `source` as a store: keeps a generated set, or changes precision or shard size.
-///
-/// # Errors
-/// As [`StoreWriter::append`] and [`StoreWriter::finish`]; `E_CANCELLED`.
-pub fn write_store(
-    source: &dyn AnnotatedSource,
-    path: &Path,
-    options: StoreOptions,
-    observer: &dyn Observer,
-) -> Result<Manifest> {
-    let (d_vision, d_text) = (source.d_vision(), source.d_text());
-    let mut writer = StoreWriter::create(path, StoreOptions { d_vision, d_text, ..options })?;
-    let mut vision = Vec::new();
-    for i in 0..source.pairs() {
-        if observer.cancelled() {
-            return Err(DataError::Cancelled { stage: "writing activations" });
-        }
-        vision.resize(source.vision_len(i) * d_vision, 0.0);
-        source.read_vision(i, &mut vision)?;
-        let mut states = Vec::with_capacity(source.captions(i));
-        for c in 0..source.captions(i) {
-            let mut text = vec![0.0; source.text_len(i, c) * d_text];
-            source.read_text(i, c, &mut text)?;
-            states.push(text);
-        }
-        let info = source.info(i);
-        let captions: Vec<CaptionActivations> = states
-            .iter()
-            .enumerate()
-            .map(|(c, states)| {
-                let tokens = source.text_tokens(i, c);
-                CaptionActivations {
-                    text: &info.captions[c],
-                    states,
-                    ids: tokens.ids,
-                    kinds: tokens.kinds,
-                    spans: tokens.spans,
-                }
-            })
-            .collect();
-        writer.append(&PairActivations {
-            key: &info.key,
-            vision: &vision,
-            vision_grid: info.vision_grid,
-            captions: &captions,
-            size: info.size,
-            boxes: &info.boxes,
-            thumbnail: source.thumbnail(i),
-        })?;
-        observer.progress("write", i as u64 + 1, source.pairs() as u64);
-    }
-    writer.finish()
-}
-
-impl super::MemoryStore {
-    /// Writes this set as a store at `path`.
-    ///
-    /// # Errors
-    /// As [`write_store`].
-    pub fn write_to(&self, path: &Path, options: StoreOptions) -> Result<Manifest> {
-        write_store(self, path, options, &Silent)
-    }
 }

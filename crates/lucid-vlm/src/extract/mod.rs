@@ -76,7 +76,7 @@ pub fn extract(
     let started = Instant::now();
     let layers = Layers::new(backbone, &options.layers)?;
     let (first, end, total) = extent(dataset, options)?;
-    let (mut stores, complete) = Stores::open(backbone, dataset, &layers, first, options)?;
+    let (mut stores, complete) = Stores::open(backbone, dataset, &layers, (first, total), options)?;
     let mut left_out = dataset.skipped().to_vec();
     let (mut stages, mut written) = (Stages::default(), 0);
     let result = if complete {

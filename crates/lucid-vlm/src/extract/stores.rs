@@ -98,12 +98,12 @@ fn folder_name(vision: &str, text: &str) -> String {
 }
 
 impl Stores {
-    /// Begins the stores, or goes on with them. `None` where an earlier run of the same options finished all of them.
+    /// Begins the stores at record `first`, or goes on with them; true where an earlier run of the same options finished all of them.
     pub fn open(
         backbone: &Backbone,
         dataset: &dyn Dataset,
         layers: &Layers,
-        first: usize,
+        (first, total): (usize, Option<usize>),
         options: &ExtractOptions,
     ) -> Result<(Self, bool), VlmError> {
         let combinations = layers.combinations();
@@ -125,7 +125,8 @@ impl Stores {
                 }
             }
             if let Some(part) = options.shard {
-                provenance["part"] = json!(part);
+                // Merging checks by this that the parts are all there.
+                provenance["part"] = json!({ "index": part.index, "of": part.of, "first": first, "pairs": total });
             }
             if let Some(most) = options.max_pairs {
                 provenance["maxPairs"] = json!(most);

@@ -242,7 +242,6 @@ impl ShardReader {
         #[cfg(target_os = "linux")]
         if length >= FETCH_FROM {
             // Only a hint: kernels before 5.14 refuse it, and reading then works as without.
-            let _ = self.map.advise_range(memmap2::Advice::WillNeed, start, length);
             let _ = self.map.advise_range(memmap2::Advice::PopulateRead, start, length);
         }
         #[cfg(not(target_os = "linux"))]

@@ -89,6 +89,12 @@ impl StoreReader {
         if usable { bytemuck::try_cast_slice(bytes).ok() } else { None }
     }
 
+    /// The stored numbers of a pair in place, not decoded: those of the patches, then of the tokens of each caption.
+    pub fn stored(&self, pair: usize) -> impl Iterator<Item = &[u8]> {
+        let (vision, captions) = self.encoded(pair);
+        std::iter::once(vision).chain(captions).map(|part| part.states)
+    }
+
     /// The states of a pair as they are stored: patches, then the tokens of each caption.
     pub(super) fn encoded(&self, pair: usize) -> (Encoded<'_>, Vec<Encoded<'_>>) {
         let (shard, i) = self.locate(pair);

@@ -14,6 +14,10 @@ use crate::error::{DataError, Result};
 /// A header longer than this is not believed; ours take 2 KiB.
 const MAX_HEADER_BYTES: u64 = 16 << 20;
 
+/// Below this many bytes the hint costs more than the faults it saves.
+#[cfg(target_os = "linux")]
+const FETCH_FROM: usize = 1 << 16;
+
 pub(super) struct ShardReader {
     map: Mmap,
     precision: Precision,
@@ -226,10 +230,22 @@ impl ShardReader {
     fn encoded(&self, states: &Range<usize>, scales: &Range<usize>, rows: Range<usize>, width: usize) -> Encoded<'_> {
         let row = width * self.precision.bytes();
         let scale = if self.precision.has_scales() { 4 } else { 0 };
+        self.fetch(states.start + rows.start * row, rows.len() * row);
         Encoded {
             states: &self.map[states.clone()][rows.start * row..rows.end * row],
             scales: &self.map[scales.clone()][rows.start * scale..rows.end * scale],
         }
+    }
+
+    /// Tells the kernel which bytes are about to be read, so that it brings and maps them at once instead of page by page.
+    fn fetch(&self, start: usize, length: usize) {
+        #[cfg(target_os = "linux")]
+        if length >= FETCH_FROM {
+            // Only a hint: kernels before 5.14 refuse it, and reading then works as without.
+            let _ = self.map.advise_range(memmap2::Advice::PopulateRead, start, length);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (start, length);
     }
 
     pub(super) fn ids(&self, i: usize, caption: usize) -> &[u32] {

@@ -63,6 +63,8 @@ test('the public functions are those of the interface', () => {
       'Model',
       'Run',
       'bench',
+      'checkBackbone',
+      'compareWithSource',
       'configDefaults',
       'device',
       'evaluate',

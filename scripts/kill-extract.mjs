@@ -6,12 +6,28 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 
-const { values } = parseArgs({ options: { times: { type: 'string', default: '20' }, pairs: { type: 'string', default: '400' } } })
+const { values } = parseArgs({
+  options: { times: { type: 'string', default: '20' }, pairs: { type: 'string', default: '400' } },
+})
 const times = Number(values.times)
 const folder = mkdtempSync(join(tmpdir(), 'lucid-kill-'))
 const extract = (out, ...more) => {
-  const args = ['extract', '--dataset', 'scenes', '--pairs', values.pairs, '--seed', '3', '--pairs-per-shard', '20', '--out', out]
-  const child = spawn(process.execPath, ['bin/lucid-sae.js', ...args, '--quiet', ...more], { stdio: ['ignore', 'ignore', 'inherit'] })
+  const args = [
+    'extract',
+    '--dataset',
+    'scenes',
+    '--pairs',
+    values.pairs,
+    '--seed',
+    '3',
+    '--pairs-per-shard',
+    '20',
+    '--out',
+    out,
+  ]
+  const child = spawn(process.execPath, ['bin/lucid-sae.js', ...args, '--quiet', ...more], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
   return { child, ended: new Promise((resolve) => child.on('exit', (code, signal) => resolve({ code, signal }))) }
 }
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds))
@@ -44,7 +60,9 @@ try {
   const [a, b] = [manifest(whole), manifest(out)]
   const left = readdirSync(folder).filter((name) => name.startsWith('.'))
   const equal = a.fingerprint === b.fingerprint && JSON.stringify(a.statistics) === JSON.stringify(b.statistics)
-  console.log(`${kills} kills; fingerprint ${b.fingerprint} ${equal ? 'equals' : 'DIFFERS from'} the undisturbed run's; left over: ${left.join(' ') || 'nothing'}`)
+  console.log(
+    `${kills} kills; fingerprint ${b.fingerprint} ${equal ? 'equals' : 'DIFFERS from'} the undisturbed run's; left over: ${left.join(' ') || 'nothing'}`,
+  )
   if (!equal || left.length > 0 || b.pairs !== a.pairs) process.exitCode = 1
 } finally {
   rmSync(folder, { recursive: true, force: true })

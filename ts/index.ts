@@ -4,12 +4,15 @@
  *
  * @packageDocumentation
  */
+export { type BenchOptions, type BenchResult, bench } from './bench.js'
 export {
   type BackboneCheckup,
   type CheckBackboneOptions,
+  type CompareOptions,
+  type Comparison,
   checkBackbone,
+  compareWithSource,
 } from './check.js'
-export { type BenchOptions, type BenchResult, bench } from './bench.js'
 export { type Config, configDefaults, type Preset, presets } from './config.js'
 export type {
   Cc3mDataset,
@@ -45,7 +48,7 @@ export {
   type SwapScore,
   type SwapShare,
 } from './examine.js'
-export { type ExtractOptions, extract } from './extract.js'
+export { type ExtractionSummary, type ExtractOptions, extract } from './extract.js'
 export {
   type ActivationInput,
   type ArraySource,

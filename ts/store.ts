@@ -1,7 +1,7 @@
-import type { ExtractionSummary } from './extract.js'
 import { stat } from 'node:fs/promises'
 import { call, LucidError, optionError } from './errors.js'
 import type { PerModality, WorkEvent } from './events.js'
+import type { ExtractionSummary } from './extract.js'
 import { type NativeStore, native } from './native.js'
 import type { Control } from './options.js'
 import { Run } from './run.js'

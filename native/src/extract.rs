@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use lucid_data::progress::Observer;
-use lucid_data::{DatasetSpec, ImageSource, open_dataset_with};
-use lucid_vlm::{Backbone, ExtractOptions, decode_image};
+use lucid_data::store::StoreReader;
+use lucid_data::{DatasetSpec, ImageSource, OnBad, open_dataset_with};
+use lucid_vlm::{Backbone, ExtractOptions, compare_with_source, decode_image};
 use napi::Result;
 use napi_derive::napi;
 use serde::Deserialize;
@@ -81,5 +82,32 @@ pub fn start_check_backbone(options: String) -> Result<NativeJob> {
         let mut result = serde_json::to_value(&found)?;
         result["passed"] = json!(found.passed());
         Ok(Outcome::from(result))
+    })
+}
+
+/// A store to compare with its source.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Compared {
+    activations: PathBuf,
+    backbone: String,
+    dataset: DatasetSpec,
+    sample: usize,
+    seed: u64,
+    #[serde(default)]
+    threads: Option<usize>,
+}
+
+/// Extracts some pairs of a store again and compares them with what is stored.
+#[napi(catch_unwind)]
+pub fn start_compare(options: String) -> Result<NativeJob> {
+    let request: Compared = serde_json::from_str(&options).map_err(Failure::from)?;
+    spawn("compare", request.threads, move |shared| {
+        let store = StoreReader::open(&request.activations)?;
+        let dataset = open_dataset_with(&request.dataset, OnBad::Skip)?;
+        let backbone = backbone(&request.backbone, request.threads, &**shared)?;
+        let chosen = (request.sample, request.seed);
+        let found = compare_with_source(&store, &backbone, &*dataset, chosen, &**shared)?;
+        Ok(Outcome::from(serde_json::to_value(found)?))
     })
 }

@@ -101,7 +101,8 @@ function addExtract(root: Command): void {
 function extractionLines({ imagesPerSecond, limit, pairs, resumed, skipped, stages }: ExtractionSummary): string[] {
   const seconds = (['preparing', 'forward', 'writing'] as const).map((stage) => `${stage} ${number(stages[stage])} s`)
   const lines = resumed > 0 ? [`${resumed} of them were there from an earlier run`] : []
-  if (pairs > resumed) lines.push(`${number(imagesPerSecond)} images/s, limited by ${limit} (${seconds.join(', ')}, side by side)`)
+  if (pairs > resumed)
+    lines.push(`${number(imagesPerSecond)} images/s, limited by ${limit} (${seconds.join(', ')}, side by side)`)
   if (skipped.length > 0) lines.push(`${skipped.length} left out, listed with their reasons in skipped.jsonl`)
   return lines
 }

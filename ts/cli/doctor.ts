@@ -14,7 +14,10 @@ export function addDoctor(root: Command): void {
   const command = root.command('doctor').description('what this machine offers, what is used, and why')
   command.option('--gpu [device]', "compute a small step on a CUDA device ('cuda', 'cuda:1') and compare it")
   command.option('--backbone <name>', "look a checkpoint over: a folder, 'mini' or a name on the Hugging Face hub")
-  command.option('--image <file>', 'with --backbone google/siglip-base-patch16-224: COCO 000000039769.jpg, for its published logits')
+  command.option(
+    '--image <file>',
+    'with --backbone google/siglip-base-patch16-224: COCO 000000039769.jpg, for its published logits',
+  )
   command.option('--threads <count>', 'threads to use', toInteger)
   addCommonOptions(command)
   action(command, async ({ options }, output) => {
@@ -42,12 +45,15 @@ export function addDoctor(root: Command): void {
 
 /** Looks a backbone over; anything wrong makes the command fail. */
 async function checkup({ backbone, image, threads }: CheckBackboneOptions, output: Output): Promise<void> {
-  const chosen = Object.fromEntries(Object.entries({ backbone, image, threads }).filter(([, value]) => value !== undefined))
+  const chosen = Object.fromEntries(
+    Object.entries({ backbone, image, threads }).filter(([, value]) => value !== undefined),
+  )
   const found = await follow(checkBackbone(chosen), output)
   const { id, architecture, textLength } = found.backbone as Record<string, unknown>
   output.line(`backbone  ${id}, ${architecture}, ${found.parameters} parameters, captions of ${textLength} tokens`)
   output.line(`hooks     ${found.hooks.join(' ')}`)
-  for (const [text, logit] of found.logits) output.line(`logit     ${logit.toFixed(4)} of a red disc and ${JSON.stringify(text)}`)
+  for (const [text, logit] of found.logits)
+    output.line(`logit     ${logit.toFixed(4)} of a red disc and ${JSON.stringify(text)}`)
   for (const { name, passed, found: what, expected } of found.checks) {
     output.line(`${(passed ? 'ok' : 'WRONG').padEnd(9)} ${name}: ${what}${passed ? '' : `, expected ${expected}`}`)
   }

@@ -7,7 +7,7 @@ use image::RgbImage;
 use lucid_data::progress::{Observer, Silent};
 use lucid_data::store::{ActivationSource, AnnotatedSource, Manifest, Precision, StoreReader};
 use lucid_data::{BoxAnnotation, Dataset, DatasetSpec, FolderSpec, ImageSource, OnBad, PairRecord};
-use lucid_vlm::{Backbone, CaptionPolicy, ExtractOptions, PartOf, extract};
+use lucid_vlm::{Backbone, CaptionPolicy, ExtractOptions, PartOf, compare_with_source, extract};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -311,4 +311,29 @@ fn a_cropping_backbone_keeps_what_it_sees() {
     assert!(small.get_pixel(0, 50)[0].abs_diff(50) < 8 && small.get_pixel(99, 50)[0].abs_diff(149) < 8);
     // No start of text among the kept tokens.
     assert_eq!(store.text_tokens(0, 0).ids, [2, 0, 19, 119]);
+}
+
+#[test]
+fn a_store_is_compared_with_its_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let backbone = common::small_backbone();
+    for precision in [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8] {
+        let out = folder.path().join(precision.name());
+        extract(&backbone, &records(14), &ExtractOptions { precision, ..options(&out) }, &Silent).unwrap();
+        let store = StoreReader::open(&out).unwrap();
+        let found = compare_with_source(&store, &backbone, &records(14), (10, 5), &Silent).unwrap();
+        assert_eq!((found.sampled, found.mismatches.len()), (10, 0), "{precision}: {found:?}");
+        assert_eq!(found.largest_difference == 0.0, precision == Precision::F32, "{precision}: {found:?}");
+        // A picture that has changed, a caption, and a pair that is gone.
+        let mut other = records(14);
+        let ImageSource::Rgb { data, .. } = &mut other.0[2].image else { panic!() };
+        data.iter_mut().for_each(|v| *v = 255 - *v);
+        other.0[3].captions[1] = "two trains, parked".into();
+        other.0.remove(5);
+        let found = compare_with_source(&store, &backbone, &other, (13, 5), &Silent).unwrap();
+        let keys: Vec<&str> = found.mismatches.iter().map(|m| m.key.as_str()).collect();
+        assert_eq!(keys, ["002.png", "003.png", "005.png"], "{precision}: {found:?}");
+        let stranger = Backbone::mini().unwrap();
+        assert_eq!(compare_with_source(&store, &stranger, &other, (1, 0), &Silent).unwrap_err().code(), "E_OPTION");
+    }
 }

@@ -187,6 +187,8 @@ impl Reading {
         }
         let rows = captions::read(file)?;
         let mut by_image: HashMap<PathBuf, Row> = HashMap::new();
+        // The file's order is the data set's; images that it does not name come last, in natural order.
+        let mut order: Vec<PathBuf> = Vec::new();
         let mut missing = Vec::new();
         let known: HashMap<&Path, ()> = listing.images.iter().map(|p| (p.as_path(), ())).collect();
         for row in rows {
@@ -195,6 +197,9 @@ impl Reading {
             if !known.contains_key(path.as_path()) {
                 missing.push((path, row, place));
                 continue;
+            }
+            if !by_image.contains_key(&path) {
+                order.push(path.clone());
             }
             let entry = by_image.entry(path).or_default();
             entry.captions.extend(row.captions);
@@ -207,7 +212,8 @@ impl Reading {
             };
             self.take(&path, row.captions, row.boxes, None, Some(DataError::Image { key: row.file, reason }))?;
         }
-        for image in &listing.images {
+        order.extend(listing.images.iter().filter(|image| !by_image.contains_key(*image)).cloned());
+        for image in &order {
             let Row { captions, boxes, .. } = by_image.remove(image).unwrap_or_default();
             let problem = captions.is_empty().then(|| DataError::NoCaption {
                 key: self.key(image),

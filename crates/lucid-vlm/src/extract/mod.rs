@@ -7,8 +7,10 @@
 mod options;
 mod prepare;
 mod stores;
+mod verify;
 
 pub use options::{CaptionPolicy, ExtractOptions, Extraction, PartOf, Stages};
+pub use verify::{DeepReport, Mismatch, compare_with_source};
 
 use crate::backbone::{Backbone, Encoded};
 use crate::error::VlmError;

@@ -145,6 +145,16 @@ pub(super) fn states(target: &Path, options: &StoreOptions) -> Result<Option<Vec
     Ok(Some(lines.into_iter().map(|line| line.state).collect()))
 }
 
+/// Removes the folder of an unfinished store whose target has got its name: what a kill leaves between that and the end.
+pub(super) fn tidy(files: &dyn FileSystem, target: &Path) -> Result<()> {
+    let folder = folder_of(target);
+    if !folder.exists() {
+        return Ok(());
+    }
+    let _held = lock(&folder)?;
+    files.remove_dir_all(&folder).map_err(io("remove", &folder))
+}
+
 impl Journal {
     /// Begins an unfinished store. What an earlier run left is refused, or removed with `overwrite`.
     pub(super) fn begin(files: Arc<dyn FileSystem>, target: &Path, options: &StoreOptions) -> Result<Self> {
@@ -165,6 +175,8 @@ impl Journal {
         let held = lock(&folder)?;
         let mut journal = Self::open(files, folder, held, 0)?;
         journal.line(&identity(options))?;
+        journal.sync_dir(&journal.folder)?;
+        journal.sync_dir(parent_of(&journal.folder))?;
         Ok(journal)
     }
 
@@ -187,6 +199,7 @@ impl Journal {
         file.write_all(text.as_bytes()).and_then(|()| file.sync()).map_err(io("write", &fresh))?;
         drop(file);
         files.rename(&fresh, &path).map_err(io("write", &path))?;
+        files.sync_dir(&folder).map_err(io("sync", &folder))?;
         let kept: Vec<&str> = lines.iter().map(|l| l.file.name.as_str()).chain([super::PAIRS]).collect();
         let store = folder.join(FILES);
         for entry in fs::read_dir(&store).map_err(io("read", &store))? {
@@ -212,9 +225,15 @@ impl Journal {
     /// Notes a complete shard.
     pub(super) fn note(&mut self, line: &Line) -> Result<()> {
         let text = encode(line)?;
+        // The shard has its name on the disk before the journal speaks of it.
+        self.sync_dir(&self.store())?;
         self.write(text.as_bytes())?;
         self.shards += 1;
         Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> Result<()> {
+        self.files.sync_dir(path).map_err(io("sync", path))
     }
 
     fn line(&mut self, value: &Value) -> Result<()> {

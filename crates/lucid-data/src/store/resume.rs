@@ -48,6 +48,15 @@ impl StoreWriter {
         journal::states(path, options)
     }
 
+    /// Removes what is left of an unfinished store beside the finished one at `path`, where a run was killed just after it had given the
+    /// store its name.
+    ///
+    /// # Errors
+    /// `E_UNFINISHED` where another process writes there; `E_IO`.
+    pub fn tidy(path: &Path) -> Result<()> {
+        journal::tidy(&Disk, path)
+    }
+
     /// Goes on with the unfinished store at `path` from its first `shards` complete shards. What follows them is dropped.
     ///
     /// # Errors

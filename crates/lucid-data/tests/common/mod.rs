@@ -3,6 +3,8 @@
 #![allow(dead_code)]
 #![allow(clippy::unwrap_used)]
 
+pub mod failing;
+
 use std::path::{Path, PathBuf};
 
 use lucid_data::BoxAnnotation;

@@ -164,6 +164,9 @@ impl Stores {
 
     /// Goes on from the last shard that every unfinished store has; true where all are finished.
     fn resume(&mut self, dataset: &dyn Dataset) -> Result<bool, VlmError> {
+        for target in self.targets.iter().filter(|t| t.is_complete()) {
+            StoreWriter::tidy(&target.path)?;
+        }
         let mut shortest: Option<Vec<Value>> = None;
         let mut open = 0;
         for target in self.targets.iter().filter(|t| !t.is_complete()) {
@@ -286,8 +289,11 @@ impl Target {
     /// Whether an earlier run of the same options published this store.
     fn is_complete(&self) -> bool {
         self.path.join(MANIFEST).is_file()
-            && Manifest::read(&self.path)
-                .is_ok_and(|m| m.provenance == self.options.provenance && m.precision == self.options.precision)
+            && Manifest::read(&self.path).is_ok_and(|m| {
+                m.provenance == self.options.provenance
+                    && m.precision == self.options.precision
+                    && m.pairs_per_shard.is_none_or(|n| n == self.options.pairs_per_shard)
+            })
     }
 }
 

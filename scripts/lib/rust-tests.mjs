@@ -8,9 +8,12 @@ import { root } from './setup.mjs'
 export const count = { passed: 0, failed: 0, skipped: 0 }
 export const skips = []
 
-/** Arguments for the CUDA kernels run as C++: their tests, and not those of the other backends beside them. */
+/**
+ * Arguments for the CUDA kernels run as C++: their tests, and not those of the other backends beside them. The whole workspace is
+ * named, because two packages alone would have their dependencies compiled a second time with other features.
+ */
 export const shimArguments = [
-  ...['-p', 'lucid-kernels', '-p', 'lucid-sae', '--features', 'lucid-kernels/cuda-shim,lucid-sae/cuda-shim'],
+  ...['--workspace', '--features', 'lucid-kernels/cuda-shim,lucid-sae/cuda-shim'],
   ...['--test', 'kernels', '--test', 'cuda', '--test', 'golden', '--test', 'step_laws', '--test', 'cuda_faults'],
 ]
 export const shimFilters = ['--skip', 'scalar_f', '--skip', 'cpu::', '--skip', '_scalar', '--skip', '_cpu']

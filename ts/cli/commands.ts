@@ -5,7 +5,7 @@ import { checkPreset, type Preset } from '../config.js'
 import { LucidError, optionError } from '../errors.js'
 import { evaluate } from '../evaluate.js'
 import { type ExamineBackboneOptions, examineBackbone } from '../examine.js'
-import { type ExtractionSummary, type ExtractOptions, extract } from '../extract.js'
+import { type ExtractOptions, extract } from '../extract.js'
 import { importActivations } from '../import.js'
 import type { ConceptInput, EvaluateOptions, ImportOptions, InterpretOptions } from '../index.js'
 import { interpret } from '../interpret.js'
@@ -28,6 +28,7 @@ import {
 import { number, Output, table } from './output.js'
 import { addReport } from './report.js'
 import { scoreLines } from './scores.js'
+import { showStore } from './stores.js'
 import { addVerify } from './verify.js'
 import { follow } from './work.js'
 
@@ -82,29 +83,8 @@ function addExtract(root: Command): void {
   action(command, async ({ options }, output) => {
     const resume = 'complete shards are kept: the same command with --resume goes on from them'
     const store = await follow(extract(datasetFrom(options) as unknown as ExtractOptions), output, resume)
-    output.line(`${store.pairs} pairs, ${store.dVision} × ${store.dText} wide, in ${store.path}`)
-    const { extraction } = store
-    for (const path of extraction?.stores.slice(1) ?? []) output.line(`and the same pairs at other hooks in ${path}`)
-    if (extraction) for (const line of extractionLines(extraction)) output.line(line)
-    output.result({
-      store: store.path,
-      pairs: store.pairs,
-      dVision: store.dVision,
-      dText: store.dText,
-      meta: store.meta,
-      extraction,
-    })
+    showStore(store, output)
   })
-}
-
-/** Speed, the stage that limits it, and what was left out. */
-function extractionLines({ imagesPerSecond, limit, pairs, resumed, skipped, stages }: ExtractionSummary): string[] {
-  const seconds = (['preparing', 'forward', 'writing'] as const).map((stage) => `${stage} ${number(stages[stage])} s`)
-  const lines = resumed > 0 ? [`${resumed} of them were there from an earlier run`] : []
-  if (pairs > resumed)
-    lines.push(`${number(imagesPerSecond)} images/s, limited by ${limit} (${seconds.join(', ')}, side by side)`)
-  if (skipped.length > 0) lines.push(`${skipped.length} left out, listed with their reasons in skipped.jsonl`)
-  return lines
 }
 
 /** `0/4` → part 0 of 4. */
@@ -150,14 +130,7 @@ function addImport(root: Command): void {
     const lists = { images: readLines('images', options.images), captions: readLines('captions', options.captions) }
     const all = { ...options, ...Object.fromEntries(Object.entries(lists).filter(([, list]) => list !== undefined)) }
     const store = await follow(importActivations(all as unknown as ImportOptions), output)
-    output.line(`${store.pairs} pairs, ${store.dVision} × ${store.dText} wide, in ${store.path}`)
-    output.result({
-      store: store.path,
-      pairs: store.pairs,
-      dVision: store.dVision,
-      dText: store.dText,
-      meta: store.meta,
-    })
+    showStore(store, output)
   })
 }
 

@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import { type MergeOptions, mergeStores } from '../merge.js'
 import { action } from './commands.js'
 import { addCommonOptions, toInteger } from './options.js'
+import { showStore } from './stores.js'
 import { follow } from './work.js'
 
 /** `lucid-sae merge`: several stores joined to one. */
@@ -17,13 +18,6 @@ export function addMerge(root: Command): void {
   action(command, async ({ options }, output, parts) => {
     const all = parts.length > 0 ? { ...options, parts } : options
     const store = await follow(mergeStores(all as unknown as MergeOptions), output)
-    output.line(`${store.pairs} pairs, ${store.dVision} × ${store.dText} wide, in ${store.path}`)
-    output.result({
-      store: store.path,
-      pairs: store.pairs,
-      dVision: store.dVision,
-      dText: store.dText,
-      meta: store.meta,
-    })
+    showStore(store, output)
   })
 }

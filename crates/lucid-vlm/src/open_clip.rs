@@ -86,38 +86,45 @@ fn split_qkv(target: &mut Target, to: &str, weight: &Tensor, bias: &Tensor) -> R
     Ok(())
 }
 
-/// A residual block of OpenAI's transformer.
-fn resblock(source: &mut Source, target: &mut Target, from: &str, to: &str) -> Result<(), VlmError> {
-    let weight = source.take(&format!("{from}.attn.in_proj_weight"))?;
-    let bias = source.take(&format!("{from}.attn.in_proj_bias"))?;
-    split_qkv(target, &format!("{to}.self_attn"), &weight, &bias)?;
-    for (old, new) in [
-        ("ln_1", "layer_norm1"),
-        ("attn.out_proj", "self_attn.out_proj"),
-        ("ln_2", "layer_norm2"),
-        ("mlp.c_fc", "mlp.fc1"),
-        ("mlp.c_proj", "mlp.fc2"),
-    ] {
-        pair(source, target, &format!("{from}.{old}"), &format!("{to}.{new}"))?;
-    }
-    Ok(())
+/// How a kind of transformer block names its fused projection (weight, bias) and, in the order of [`BLOCK`], the rest.
+struct BlockNames {
+    qkv: [&'static str; 2],
+    rest: [&'static str; 5],
 }
 
-/// A block of timm's image tower.
-fn timm_block(source: &mut Source, target: &mut Target, from: &str, to: &str) -> Result<(), VlmError> {
-    let weight = source.take(&format!("{from}.attn.qkv.weight"))?;
-    let bias = source.take(&format!("{from}.attn.qkv.bias"))?;
-    split_qkv(target, &format!("{to}.self_attn"), &weight, &bias)?;
-    for (old, new) in [
-        ("norm1", "layer_norm1"),
-        ("attn.proj", "self_attn.out_proj"),
-        ("norm2", "layer_norm2"),
-        ("mlp.fc1", "mlp.fc1"),
-        ("mlp.fc2", "mlp.fc2"),
-    ] {
-        pair(source, target, &format!("{from}.{old}"), &format!("{to}.{new}"))?;
+/// The parts of a block beside its projections, as Hugging Face names them.
+const BLOCK: [&str; 5] = ["layer_norm1", "self_attn.out_proj", "layer_norm2", "mlp.fc1", "mlp.fc2"];
+
+/// OpenAI's transformer.
+const RESBLOCK: BlockNames = BlockNames {
+    qkv: ["attn.in_proj_weight", "attn.in_proj_bias"],
+    rest: ["ln_1", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"],
+};
+
+/// timm's image tower.
+const TIMM: BlockNames = BlockNames {
+    qkv: ["attn.qkv.weight", "attn.qkv.bias"],
+    rest: ["norm1", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"],
+};
+
+/// The blocks `from.0`, `from.1` … of a tower; how many there are.
+fn blocks(
+    source: &mut Source,
+    target: &mut Target,
+    names: &BlockNames,
+    from: &str,
+    tower: &str,
+) -> Result<usize, VlmError> {
+    let layers = source.layers(&format!("{from}."), &format!("{}.weight", names.rest[0]));
+    for i in 0..layers {
+        let (from, to) = (format!("{from}.{i}"), format!("{tower}.encoder.layers.{i}"));
+        let [weight, bias] = names.qkv.map(|part| source.take(&format!("{from}.{part}")));
+        split_qkv(target, &format!("{to}.self_attn"), &weight?, &bias?)?;
+        for (old, new) in names.rest.iter().zip(BLOCK) {
+            pair(source, target, &format!("{from}.{old}"), &format!("{to}.{new}"))?;
+        }
     }
-    Ok(())
+    Ok(layers)
 }
 
 /// timm's attention pooling: one query, keys and values fused.
@@ -183,17 +190,14 @@ fn text_tower(
     let position = source.peek(&format!("{prefix}positional_embedding"))?;
     let (vocabulary, width) = (token[0], token.get(1).copied().unwrap_or(0));
     let inner = source.peek(&format!("{prefix}transformer.resblocks.0.mlp.c_fc.weight"))?[0];
-    let layers = source.layers(&format!("{prefix}transformer.resblocks."), "ln_1.weight");
     let embeddings = "text_model.embeddings";
     for (old, new) in
         [("token_embedding.weight", "token_embedding.weight"), ("positional_embedding", "position_embedding.weight")]
     {
         target.put(format!("{embeddings}.{new}"), source.take(&format!("{prefix}{old}"))?);
     }
-    for i in 0..layers {
-        let from = format!("{prefix}transformer.resblocks.{i}");
-        resblock(source, target, &from, &format!("text_model.encoder.layers.{i}"))?;
-    }
+    let from = format!("{prefix}transformer.resblocks");
+    let layers = blocks(source, target, &RESBLOCK, &from, "text_model")?;
     pair(source, target, &format!("{prefix}ln_final"), "text_model.final_layer_norm")?;
     let mut projection = width;
     if sigmoid {
@@ -224,7 +228,6 @@ fn openai_vision(model: &Value, source: &mut Source, target: &mut Target) -> Res
     let (width, patch) = (conv[0], conv.last().copied().unwrap_or(0));
     let positions = source.peek("visual.positional_embedding")?[0];
     let inner = source.peek("visual.transformer.resblocks.0.mlp.c_fc.weight")?[0];
-    let layers = source.layers("visual.transformer.resblocks.", "ln_1.weight");
     let embeddings = "vision_model.embeddings";
     for (old, new) in [
         ("visual.conv1.weight", "patch_embedding.weight"),
@@ -234,10 +237,7 @@ fn openai_vision(model: &Value, source: &mut Source, target: &mut Target) -> Res
         target.put(format!("{embeddings}.{new}"), source.take(old)?);
     }
     pair(source, target, "visual.ln_pre", "vision_model.pre_layrnorm")?;
-    for i in 0..layers {
-        let from = format!("visual.transformer.resblocks.{i}");
-        resblock(source, target, &from, &format!("vision_model.encoder.layers.{i}"))?;
-    }
+    let layers = blocks(source, target, &RESBLOCK, "visual.transformer.resblocks", "vision_model")?;
     pair(source, target, "visual.ln_post", "vision_model.post_layernorm")?;
     target.put("visual_projection.weight".into(), source.take("visual.proj")?.t()?.contiguous()?);
     let head_width = model["vision_cfg"]["head_width"].as_u64().unwrap_or(64).max(1) as usize;
@@ -265,14 +265,10 @@ fn timm_vision(model: &Value, source: &mut Source, target: &mut Target) -> Resul
     let position = source.take("visual.trunk.pos_embed")?;
     let positions = position.elem_count() / width.max(1);
     let inner = source.peek("visual.trunk.blocks.0.mlp.fc1.weight")?[0];
-    let layers = source.layers("visual.trunk.blocks.", "norm1.weight");
     let embeddings = "vision_model.embeddings";
     pair(source, target, "visual.trunk.patch_embed.proj", &format!("{embeddings}.patch_embedding"))?;
     target.put(format!("{embeddings}.position_embedding.weight"), position.reshape((positions, width))?);
-    for i in 0..layers {
-        let from = format!("visual.trunk.blocks.{i}");
-        timm_block(source, target, &from, &format!("vision_model.encoder.layers.{i}"))?;
-    }
+    let layers = blocks(source, target, &TIMM, "visual.trunk.blocks", "vision_model")?;
     pair(source, target, "visual.trunk.norm", "vision_model.post_layernorm")?;
     attention_pool(source, target)?;
     let heads = model["vision_cfg"]["heads"].as_u64().map(|h| h as usize).or_else(|| timm_heads(width));

@@ -3,31 +3,15 @@
 
 mod common;
 
+use common::Given;
 use image::RgbImage;
 use lucid_data::progress::{Observer, Silent};
 use lucid_data::store::{ActivationSource, AnnotatedSource, Precision, StoreReader};
-use lucid_data::{
-    BoxAnnotation, CocoSpec, Dataset, DatasetSpec, FolderSpec, ImageSource, OnBad, PairRecord, ScenesSpec, open_dataset,
-};
+use lucid_data::{BoxAnnotation, CocoSpec, DatasetSpec, ImageSource, OnBad, PairRecord, ScenesSpec, open_dataset};
 use lucid_vlm::{Backbone, ExtractOptions, VlmError, extract};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// Pairs in memory.
-struct Given(Vec<PairRecord>);
-
-impl Dataset for Given {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-    fn pair(&self, index: usize) -> lucid_data::Result<PairRecord> {
-        Ok(self.0[index].clone())
-    }
-    fn spec(&self) -> DatasetSpec {
-        DatasetSpec::Folder(FolderSpec { images: "/somewhere/private/photos".into(), captions: None })
-    }
-}
 
 fn picture(i: u32) -> RgbImage {
     RgbImage::from_fn(50 + i, 30, |x, y| image::Rgb([(x * 5 + i * 17) as u8, (y * 8) as u8, (x * y + i) as u8]))

@@ -3,28 +3,15 @@
 
 mod common;
 
+use common::Given;
 use image::RgbImage;
 use lucid_data::progress::{Observer, Silent};
 use lucid_data::store::{ActivationSource, AnnotatedSource, Manifest, Precision, StoreReader};
-use lucid_data::{BoxAnnotation, Dataset, DatasetSpec, FolderSpec, ImageSource, OnBad, PairRecord};
+use lucid_data::{BoxAnnotation, ImageSource, OnBad, PairRecord};
 use lucid_vlm::{Backbone, CaptionPolicy, ExtractOptions, PartOf, compare_with_source, extract};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-struct Given(Vec<PairRecord>);
-
-impl Dataset for Given {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-    fn pair(&self, index: usize) -> lucid_data::Result<PairRecord> {
-        Ok(self.0[index].clone())
-    }
-    fn spec(&self) -> DatasetSpec {
-        DatasetSpec::Folder(FolderSpec { images: "photos".into(), captions: None })
-    }
-}
 
 fn records(n: u32) -> Given {
     let record = |i: u32| {

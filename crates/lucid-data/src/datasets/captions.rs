@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::table::{Table, field};
 use crate::dataset::BoxAnnotation;
 use crate::error::{DataError, Result};
 
@@ -129,42 +130,19 @@ fn read_jsonl(path: &Path, text: &str) -> Result<Vec<Row>> {
 }
 
 fn read_table(path: &Path, text: &str, separator: u8) -> Result<Vec<Row>> {
-    let mut builder = csv::ReaderBuilder::new();
-    // Quotes are part of CSV; in TSV they are ordinary characters.
-    let mut reader =
-        builder.delimiter(separator).quoting(separator == b',').flexible(true).from_reader(text.as_bytes());
-    let bad = |line: u64, reason: String| DataError::dataset(format!("{}:{line}", path.display()), reason);
-    let header = reader.headers().map_err(|e| bad(1, e.to_string()))?.clone();
-    let column = |names: &[&str]| header.iter().position(|h| names.contains(&h.trim().to_ascii_lowercase().as_str()));
-    let (Some(file), Some(caption)) = (column(&FILE_FIELDS), column(&TEXT_FIELDS)) else {
-        let found = header.iter().collect::<Vec<_>>().join(", ");
-        return Err(bad(1, format!("the header has the fields {found}; expected `file` and `caption`")));
+    let mut table = Table::open(path, text, separator)?;
+    let (Some(file), Some(caption)) = (table.column(&FILE_FIELDS), table.column(&TEXT_FIELDS)) else {
+        let found = table.columns();
+        return Err(table.bad(1, format!("the header has the fields {found}; expected `file` and `caption`")));
     };
     let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|e| bad(e.position().map_or(0, csv::Position::line), e.to_string()))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        if record.len() > header.len() {
-            return Err(bad(
-                line,
-                format!(
-                    "{} fields, expected {}; put captions that hold the separator in quotes",
-                    record.len(),
-                    header.len()
-                ),
-            ));
-        }
-        let name = record.get(file).map(str::trim).unwrap_or_default();
+    while let Some((line, record)) = table.next_row()? {
+        let (name, text) = (field(&record, file), field(&record, caption));
         if name.is_empty() {
-            return Err(bad(line, "no image name".into()));
+            return Err(table.bad(line, "no image name"));
         }
-        let text = record.get(caption).map(str::trim).filter(|t| !t.is_empty());
-        rows.push(Row {
-            file: name.into(),
-            captions: text.map(String::from).into_iter().collect(),
-            boxes: Vec::new(),
-            line: line as usize,
-        });
+        let captions = if text.is_empty() { Vec::new() } else { vec![text.to_string()] };
+        rows.push(Row { file: name.into(), captions, boxes: Vec::new(), line });
     }
     Ok(rows)
 }

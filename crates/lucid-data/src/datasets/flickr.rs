@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::captions::{FILE_FIELDS, read_text};
 use super::coco::read_json;
 use super::records::Collect;
+use super::table::{self, Table};
 use super::{DatasetSpec, Source, last};
 use crate::dataset::{Dataset, ImageSource, OnBad, PairRecord, inside};
 use crate::error::{DataError, Result};
@@ -181,36 +182,22 @@ fn read_table(path: &Path, text: &str, separator: u8) -> Result<Vec<Line>> {
     const FILES: [&str; 1] = ["image_name"];
     const TEXTS: [&str; 4] = ["caption", "comment", "text", "captions"];
     const NUMBERS: [&str; 2] = ["comment_number", "caption_number"];
-    let mut builder = csv::ReaderBuilder::new();
-    let mut reader =
-        builder.delimiter(separator).quoting(separator == b',').flexible(true).from_reader(text.as_bytes());
-    let bad = |line: u64, reason: String| DataError::dataset(format!("{}:{line}", path.display()), reason);
-    let header = reader.headers().map_err(|e| bad(1, e.to_string()))?.clone();
-    let column = |names: &[&str]| header.iter().position(|h| names.contains(&h.trim().to_ascii_lowercase().as_str()));
-    let (Some(file), Some(caption)) = (column(&FILE_FIELDS).or_else(|| column(&FILES)), column(&TEXTS)) else {
-        let found = header.iter().collect::<Vec<_>>().join(", ");
+    let mut table = Table::open(path, text, separator)?;
+    let file = table.column(&FILE_FIELDS).or_else(|| table.column(&FILES));
+    let (Some(file), Some(caption)) = (file, table.column(&TEXTS)) else {
+        let found = table.columns();
         let reason = format!(
             "neither Flickr's token file (1000092795.jpg#0, tab, caption) nor a table with a header such as image,caption; the first \
              line is {found:?}"
         );
-        return Err(bad(1, reason));
+        return Err(table.bad(1, reason));
     };
-    let number = column(&NUMBERS);
+    let number = table.column(&NUMBERS);
     let mut lines = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|e| bad(e.position().map_or(0, csv::Position::line), e.to_string()))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        if record.len() > header.len() {
-            let reason = format!(
-                "{} fields, expected {}; put captions that hold the separator in quotes",
-                record.len(),
-                header.len()
-            );
-            return Err(bad(line, reason));
-        }
-        let field = |i: usize| record.get(i).map(str::trim).unwrap_or_default();
+    while let Some((line, record)) = table.next_row()? {
+        let field = |column: usize| table::field(&record, column);
         if field(file).is_empty() {
-            return Err(bad(line, "no image name".into()));
+            return Err(table.bad(line, "no image name"));
         }
         // `image.jpg#0` stands in some tables too.
         let (name, hash) = match field(file).rsplit_once('#') {
@@ -219,7 +206,7 @@ fn read_table(path: &Path, text: &str, separator: u8) -> Result<Vec<Line>> {
         };
         // One line of Flickr30k's results.csv has lost its number; it keeps its place by the order of lines.
         let order = hash.or_else(|| number.and_then(|n| field(n).parse().ok())).unwrap_or(usize::MAX);
-        lines.push(Line { file: name.into(), order, caption: field(caption).into(), line: line as usize });
+        lines.push(Line { file: name.into(), order, caption: field(caption).into(), line });
     }
     Ok(lines)
 }

@@ -11,6 +11,7 @@ pub(crate) mod records;
 pub(crate) mod sample;
 pub(crate) mod scenes;
 pub(crate) mod shapeworld;
+mod table;
 pub(crate) mod webdataset;
 
 use std::path::{Path, PathBuf};

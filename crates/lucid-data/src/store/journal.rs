@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::difference::difference;
 use super::manifest::FileEntry;
 use super::precision_error::ErrorSums;
 use super::{PerModality, StoreOptions};
@@ -74,20 +75,6 @@ fn identity(options: &StoreOptions) -> Value {
         "dText": options.d_text,
         "provenance": options.provenance,
     })
-}
-
-/// The dotted name of the first field in which two values differ, with both sides.
-fn difference(path: &str, a: &Value, b: &Value) -> Option<(String, Value, Value)> {
-    match (a, b) {
-        (Value::Object(x), Value::Object(y)) => {
-            let names: std::collections::BTreeSet<&String> = x.keys().chain(y.keys()).collect();
-            names.into_iter().find_map(|name| {
-                let inner = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                difference(&inner, x.get(name).unwrap_or(&Value::Null), y.get(name).unwrap_or(&Value::Null))
-            })
-        }
-        _ => (a != b).then(|| (path.to_string(), a.clone(), b.clone())),
-    }
 }
 
 /// Takes the lock of an unfinished store, which another process may hold.

@@ -36,7 +36,7 @@ impl MemoryStore {
     /// # Errors
     /// `E_OPTION` where a width is 0.
     pub fn new(d_vision: usize, d_text: usize) -> Result<Self> {
-        super::writer::check_widths(d_vision, d_text)?;
+        super::options::check_widths(d_vision, d_text)?;
         let mut hash = blake3::Hasher::new();
         hash.update(b"lucid-sae memory store");
         hash.update(&(d_vision as u64).to_le_bytes());

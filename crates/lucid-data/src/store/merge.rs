@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::difference::difference;
 use super::{ActivationSource, Manifest, SKIPPED, StoreOptions, StoreReader, StoreWriter, verify_store};
 use crate::error::{DataError, Result};
 use crate::progress::Observer;
@@ -160,26 +161,6 @@ fn without_part(provenance: &Value) -> Value {
         fields.remove(PART);
     }
     rest
-}
-
-/// The first field that differs, with both values.
-fn difference(name: &str, a: &Value, b: &Value) -> Option<(String, String, String)> {
-    if a == b {
-        return None;
-    }
-    if let (Value::Object(x), Value::Object(y)) = (a, b) {
-        let null = Value::Null;
-        let mut names: Vec<&String> = x.keys().chain(y.keys()).collect();
-        names.sort();
-        names.dedup();
-        let deeper = names.into_iter().find_map(|key| {
-            difference(&format!("{name}.{key}"), x.get(key).unwrap_or(&null), y.get(key).unwrap_or(&null))
-        });
-        if deeper.is_some() {
-            return deeper;
-        }
-    }
-    Some((name.to_string(), a.to_string(), b.to_string()))
 }
 
 /// Sorts the parts of one extraction by index, where they are such, and checks that they cover it once.

@@ -6,11 +6,13 @@
 
 mod check;
 mod copy;
+mod difference;
 mod int8;
 mod journal;
 mod manifest;
 mod memory;
 mod merge;
+mod options;
 mod precision;
 mod precision_error;
 mod reader;
@@ -32,12 +34,13 @@ pub use manifest::{
 };
 pub use memory::MemoryStore;
 pub use merge::{MergeOptions, merge_stores, merge_stores_with};
+pub use options::StoreOptions;
 pub use precision::Precision;
 pub use precision_error::PrecisionError;
 pub use reader::StoreReader;
 pub use statistics::{PerModality, Statistics};
 pub use verify::{FileCheck, VerifyReport, verify_store};
-pub use writer::{StoreOptions, StoreWriter};
+pub use writer::StoreWriter;
 
 /// Which half of a pair an error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::journal::{self, Journal, Line};
 use super::manifest::{FORMAT, MANIFEST, Manifest, PAIRS, ShardEntry, StatisticsSummary};
+use super::options::check_options;
 use super::shard_reader::ShardReader;
 use super::verify::hash_file;
-use super::writer::{Shard, StoreWriter, check_options, file_entry};
+use super::writer::{Shard, StoreWriter, file_entry};
 use super::{PairInfo, PerModality, StoreOptions};
 use crate::error::{DataError, Result};
 use crate::publish::{Disk, FileSystem, FolderPublisher};

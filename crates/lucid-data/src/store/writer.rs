@@ -3,67 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::check::check_pair;
 use super::journal::Journal;
 use super::manifest::{FORMAT, FileEntry, MANIFEST, Manifest, PAIRS, STATISTICS, ShardEntry, StatisticsSummary};
 use super::memory::info_of;
+use super::options::check_options;
 use super::precision::{Encoded, EncodedBuffer};
 use super::precision_error::ErrorSums;
 use super::shard_writer::ShardWriter;
 use super::statistics::StatisticsBuilder;
 use super::verify::hash_file;
-use super::{
-    AnnotatedSource, CaptionActivations, PairActivations, PerModality, Precision, PrecisionError, Statistics,
-    StoreReader,
-};
+use super::{CaptionActivations, PairActivations, PerModality, Statistics, StoreOptions};
 use crate::error::{DataError, Result};
 use crate::publish::{Disk, FileSystem, FolderPublisher, PublishedFile};
-
-/// How a store is written.
-#[derive(Debug, Clone)]
-pub struct StoreOptions {
-    /// How activations are stored.
-    pub precision: Precision,
-    /// Pairs in a shard; the last one may have fewer.
-    pub pairs_per_shard: usize,
-    /// Where the activations come from, kept as it is: backbone, hooks, data set …
-    pub provenance: Value,
-    /// Width of a patch's state.
-    pub d_vision: usize,
-    /// Width of a token's state.
-    pub d_text: usize,
-    /// Replace an existing store under the same name; anything else there is never replaced.
-    pub overwrite: bool,
-}
-
-impl StoreOptions {
-    /// f16, 1024 pairs a shard, no provenance, nothing replaced.
-    pub fn new(d_vision: usize, d_text: usize) -> Self {
-        Self {
-            precision: Precision::F16,
-            pairs_per_shard: 1024,
-            provenance: Value::Null,
-            d_vision,
-            d_text,
-            overwrite: false,
-        }
-    }
-}
-
-pub(super) fn check_widths(d_vision: usize, d_text: usize) -> Result<()> {
-    for (option, d) in [("dVision", d_vision), ("dText", d_text)] {
-        if d == 0 || d > 1 << 20 {
-            return Err(DataError::Option {
-                option,
-                found: d.to_string(),
-                expected: "a width from 1 to 1048576".into(),
-            });
-        }
-    }
-    Ok(())
-}
 
 /// Writes a store. Nothing is visible under its name before [`StoreWriter::finish`]; a writer that is dropped earlier
 /// leaves nothing behind.
@@ -208,59 +160,6 @@ impl StoreWriter {
         self.notes.push((name.into(), content));
     }
 
-    /// Adds pair `pair` of `reader` exactly as it is stored there: nothing is rounded again, and shards and statistics
-    /// become those of a store that took the pair itself. What the first rounding changed is not known of one pair:
-    /// the manifest then has no [`Manifest::precision_error`] (that of whole stores is joined by [`super::merge_stores`]).
-    ///
-    /// # Errors
-    /// `E_SHAPE` where precision or widths differ; `E_NON_FINITE` from a damaged store; `E_IO`.
-    pub fn append_stored(&mut self, reader: &StoreReader, pair: usize) -> Result<()> {
-        self.check_usable()?;
-        let StoreOptions { precision, d_vision, d_text, .. } = self.options;
-        let theirs = reader.manifest();
-        if (theirs.precision, theirs.d_vision, theirs.d_text) != (precision, d_vision, d_text) {
-            return Err(DataError::shape(
-                format!("the store {}", reader.path().display()),
-                format!("{} of widths {} and {}", theirs.precision, theirs.d_vision, theirs.d_text),
-                format!("{precision} of widths {d_vision} and {d_text}"),
-            ));
-        }
-        let (vision, captions) = reader.encoded(pair);
-        let decode = |from: Encoded, width: usize| {
-            let mut out = vec![0.0; from.states.len() / precision.bytes()];
-            precision.decode(from, width, &mut out);
-            out
-        };
-        let states: Vec<Vec<f32>> = captions.iter().map(|&c| decode(c, d_text)).collect();
-        let info = reader.info(pair);
-        let listed: Vec<CaptionActivations> = states
-            .iter()
-            .enumerate()
-            .map(|(c, states)| {
-                let tokens = reader.text_tokens(pair, c);
-                let text = &info.captions[c];
-                CaptionActivations { text, states, ids: tokens.ids, kinds: tokens.kinds, spans: tokens.spans }
-            })
-            .collect();
-        let decoded = PairActivations {
-            key: &info.key,
-            vision: &decode(vision, d_vision),
-            vision_grid: info.vision_grid,
-            captions: &listed,
-            size: info.size,
-            boxes: &info.boxes,
-            thumbnail: reader.thumbnail(pair),
-        };
-        check_pair(&decoded, d_vision, d_text, precision)?;
-        self.put(&decoded, vision, &captions, false)
-    }
-
-    /// Joins what rounding changed in pairs that came by [`StoreWriter::append_stored`].
-    pub(super) fn join_errors(&mut self, errors: &PerModality<PrecisionError>) {
-        self.errors.vision.join(&errors.vision);
-        self.errors.text.join(&errors.text);
-    }
-
     pub(super) fn check_usable(&self) -> Result<()> {
         match &self.broken {
             Some(file) => {
@@ -271,7 +170,13 @@ impl StoreWriter {
     }
 
     /// Writes a checked pair, and remembers a failed write.
-    fn put(&mut self, pair: &PairActivations, vision: Encoded, captions: &[Encoded], measured: bool) -> Result<()> {
+    pub(super) fn put(
+        &mut self,
+        pair: &PairActivations,
+        vision: Encoded,
+        captions: &[Encoded],
+        measured: bool,
+    ) -> Result<()> {
         let result = self.put_checked(pair, vision, captions, measured);
         if let Err(DataError::Io { file, .. }) = &result {
             self.broken = Some(file.clone());
@@ -429,14 +334,6 @@ impl StoreWriter {
 pub(super) fn file_entry(publisher: &FolderPublisher, name: &str) -> Result<FileEntry> {
     let (bytes, blake3) = hash_file(&publisher.path(name), &|_| Ok(()))?;
     Ok(FileEntry { name: name.to_string(), bytes, blake3 })
-}
-
-pub(super) fn check_options(options: &StoreOptions) -> Result<()> {
-    check_widths(options.d_vision, options.d_text)?;
-    if options.pairs_per_shard == 0 {
-        return Err(DataError::Option { option: "pairsPerShard", found: "0".into(), expected: "1 or more".into() });
-    }
-    Ok(())
 }
 
 /// `vision.mean` and `text.mean` as f64.

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use candle_core::{DType, Device, Tensor};
+use lucid_data::{Dataset, DatasetSpec, FolderSpec, PairRecord};
 use lucid_vlm::weights::expected_shapes;
 use lucid_vlm::{Backbone, BackboneFiles, ModelConfig, TensorMap};
 use std::path::{Path, PathBuf};
@@ -164,4 +165,19 @@ pub fn open_clip_names(config: &ModelConfig, weights: &TensorMap) -> (TensorMap,
         "preprocess_cfg": { "interpolation": "bicubic", "resize_mode": if sigmoid { "squash" } else { "shortest" } },
     });
     (out, settings)
+}
+
+/// Records in memory, as a data set that says it lay in a private folder.
+pub struct Given(pub Vec<PairRecord>);
+
+impl Dataset for Given {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn pair(&self, index: usize) -> lucid_data::Result<PairRecord> {
+        Ok(self.0[index].clone())
+    }
+    fn spec(&self) -> DatasetSpec {
+        DatasetSpec::Folder(FolderSpec { images: "/somewhere/private/photos".into(), captions: None })
+    }
 }

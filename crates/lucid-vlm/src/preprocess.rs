@@ -175,8 +175,7 @@ impl Preprocessing {
                 resize::resize(image, width, height, self.filter)
             }
             Fit::Crop { shortest } => {
-                // A strip is cut before it is enlarged: a picture of 1 × 10,000 pixels would take 500 MB otherwise. What the filter
-                // sees beyond the cut is kept, and the whole is resized where that is cheap, so the result is PIL's.
+                // Only the part is made, as the whole would have it: all of a picture of 1 × 10,000 pixels would take 1.5 GB.
                 let [width, height] = shortest_edge(w, h, shortest as u32);
                 let (x, y) = ((width - side) / 2, (height - side) / 2);
                 resize::resize_part(image, [width, height], [x, y, side, side], self.filter)

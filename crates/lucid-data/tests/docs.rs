@@ -19,7 +19,9 @@ fn the_python_of_the_docs_reads_every_precision() {
     let python = std::env::var("LUCID_PYTHON").unwrap_or_else(|_| "python3".into());
     let ready = Command::new(&python).args(["-c", "import numpy, safetensors"]).output();
     if !ready.is_ok_and(|o| o.status.success()) {
-        println!("skipped: {python} has no numpy and safetensors (LUCID_PYTHON names another Python)");
+        println!(
+            "SKIPPED the_python_of_the_docs_reads_every_precision: {python} has no numpy and safetensors (LUCID_PYTHON names another Python)"
+        );
         return;
     }
     let docs = formats();

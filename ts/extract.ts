@@ -23,6 +23,8 @@ export interface ExtractOptions {
    * list repeats its last.
    */
   layers?: readonly string[]
+  /** Seed of random weights in place of the backbone's own: what numbers are worth without any training. */
+  untrained?: number
   /** How activations are stored. Default `'f16'`; `'int8'` has a scale for every token. */
   precision?: 'f32' | 'f16' | 'bf16' | 'int8'
   /** Take only the first records. */
@@ -58,6 +60,7 @@ export const extractOptionNames = [
   'dataset',
   'out',
   'layers',
+  'untrained',
   'precision',
   'maxPairs',
   'captionPolicy',

@@ -84,7 +84,21 @@ export {
   type ModelInfo,
 } from './model.js'
 export type { Control } from './options.js'
+export {
+  type Cell,
+  type Column,
+  type Question,
+  type ReproduceEvent,
+  type ReproduceOptions,
+  type Reproduction,
+  type Row,
+  reproduce,
+  type Scale,
+  type Summary,
+  type Table,
+} from './reproduce/index.js'
 export { Run } from './run.js'
+export { type SplitOptions, type SplitStores, splitStore } from './split.js'
 export {
   ActivationStore,
   type Box,
@@ -97,3 +111,5 @@ export {
   type VerifyReport,
 } from './store.js'
 export { type TrainOptions, type TrainSettings, train } from './train.js'
+export { type ManyEvent, type OneOfMany, type TrainManyOptions, trainMany } from './train-many.js'
+export { Work } from './work.js'

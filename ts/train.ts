@@ -67,6 +67,27 @@ function resumable(out: string): { preset?: Preset; config: Record<string, unkno
   }
 }
 
+/** @internal What one run decides for itself, as the addon takes it. */
+export function runRequest(options: Omit<TrainOptions, 'activations' | 'validation'>): Record<string, unknown> {
+  const fields = configFields()
+  const { preset = 'default', ...rest } = options
+  checkPreset(preset)
+  const config: Record<string, unknown> = {}
+  const settings: Record<string, unknown> = {}
+  for (const [name, value] of Object.entries(rest)) {
+    if (value !== undefined) (fields.includes(name) ? config : settings)[name] = value
+  }
+  const before = options.resume ? resumable(options.out) : undefined
+  // Epochs alone mean epochs, whatever steps a preset names, and the other way round.
+  if ('epochs' in config && !('steps' in config)) config.steps = 0
+  return {
+    ...settings,
+    preset: options.preset ?? before?.preset ?? preset,
+    // A resumed run keeps its configuration; a field given anew must agree with it, which the trainer checks.
+    config: { ...before?.config, ...config },
+  }
+}
+
 /**
  * Trains a model on a store of activations.
  *
@@ -88,24 +109,11 @@ function resumable(out: string): { preset?: Preset; config: Record<string, unkno
 export function train(options: TrainOptions, control: Control = {}): Run<Model, TrainEvent> {
   return new Run(
     () => {
-      const fields = configFields()
-      checkOptions('train', options, [...trainSettingNames, ...fields], ['activations', 'out'])
-      const { activations, validation, preset = 'default', ...rest } = options
-      checkPreset(preset)
-      const config: Record<string, unknown> = {}
-      const settings: Record<string, unknown> = {}
-      for (const [name, value] of Object.entries(rest)) {
-        if (value !== undefined) (fields.includes(name) ? config : settings)[name] = value
-      }
-      const before = options.resume ? resumable(options.out) : undefined
-      // Epochs alone mean epochs, whatever steps a preset names, and the other way round.
-      if ('epochs' in config && !('steps' in config)) config.steps = 0
+      checkOptions('train', options, [...trainSettingNames, ...configFields()], ['activations', 'out'])
+      const { activations, validation, ...run } = options
       return native.startTrain(
         toJson({
-          ...settings,
-          preset: options.preset ?? before?.preset ?? preset,
-          // A resumed run keeps its configuration; a field given anew must agree with it, which the trainer checks.
-          config: { ...before?.config, ...config },
+          ...runRequest(run),
           activations: storePath('activations', activations),
           validation: validation === undefined ? undefined : storePath('validation', validation),
         }),

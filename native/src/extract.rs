@@ -24,6 +24,9 @@ struct Request {
     device: Option<String>,
     #[serde(default)]
     threads: Option<usize>,
+    /// Seed of random weights in place of the backbone's own.
+    #[serde(default)]
+    untrained: Option<u64>,
     #[serde(flatten)]
     extract: Map<String, Value>,
 }
@@ -45,7 +48,10 @@ pub fn start_extract(options: String) -> Result<NativeJob> {
     let extract: ExtractOptions = serde_json::from_value(Value::Object(request.extract)).map_err(Failure::from)?;
     spawn("extract", request.threads, move |shared| {
         let dataset = open_dataset_with(&request.dataset, extract.on_bad)?;
-        let backbone = backbone(&request.backbone, request.threads, &**shared)?;
+        let mut backbone = backbone(&request.backbone, request.threads, &**shared)?;
+        if let Some(seed) = request.untrained {
+            backbone = backbone.untrained(seed)?;
+        }
         let done = lucid_vlm::extract(&backbone, &*dataset, &extract, &**shared)?;
         Ok(Outcome::from(json!({
             "stores": done.stores,

@@ -27,6 +27,7 @@ import {
 } from './options.js'
 import { number, Output, table } from './output.js'
 import { addReport } from './report.js'
+import { addReproduce } from './reproduce.js'
 import { scoreLines } from './scores.js'
 import { showStore } from './stores.js'
 import { addVerify } from './verify.js'
@@ -53,6 +54,7 @@ export function addCommands(root: Command): void {
   addEvaluate(root)
   addInterpret(root)
   addReport(root)
+  addReproduce(root)
   addVerify(root)
   addInfo(root)
   addDoctor(root)
@@ -67,6 +69,7 @@ function addExtract(root: Command): void {
     .option('--backbone <name>', BACKBONE)
     .option('--out <folder>', 'folder of the new store')
     .option('--layers <hooks>', 'hook points, separated by commas; several of a tower fill several stores', toList)
+    .option('--untrained <seed>', "random weights in place of the backbone's own, as a floor", toInteger)
     .option('--precision <type>', "'f32', 'f16' (default), 'bf16' or 'int8'")
     .option('--max-pairs <count>', 'only the first records', toInteger)
     .option('--caption-policy <choice>', "captions of an image to extract: 'all' (default) or 'first'")

@@ -1,6 +1,7 @@
 import { LucidError } from '../errors.js'
 import type { TrainEvent } from '../events.js'
 import type { Run } from '../run.js'
+import type { Work } from '../work.js'
 import { number, type Output } from './output.js'
 
 /** Thrown when the user interrupts; `message` says how to go on. */
@@ -34,7 +35,20 @@ export function watchInterrupts(): () => void {
 }
 
 /** Shows a run's events until it ends, and gives its result. `resume` says how to go on after an interruption. */
-export async function follow<T>(run: Run<T, TrainEvent>, output: Output, resume?: string): Promise<T> {
+export function follow<T>(run: Run<T, TrainEvent>, output: Output, resume?: string): Promise<T> {
+  return following(run, output, resume)
+}
+
+/** The same for work made of several runs. */
+export function followWork<T>(work: Work<T, TrainEvent>, output: Output, resume?: string): Promise<T> {
+  return following(work, output, resume)
+}
+
+async function following<T>(
+  run: Run<T, TrainEvent> | Work<T, TrainEvent>,
+  output: Output,
+  resume: string | undefined,
+): Promise<T> {
   current = run
   try {
     for await (const event of run) show(event, output)

@@ -45,9 +45,15 @@ export class Results {
   reason(name: string, path: string): string {
     for (const { evaluation } of this.of(name)) {
       for (const [skipped, reason] of Object.entries(evaluation.skipped ?? {})) {
-        if (path.startsWith(skipped) || skipped.startsWith(path)) return `${path}: ${reason}`
+        if (covers(skipped, path) || covers(path, skipped)) return `${path}: ${reason}`
       }
     }
     return `${path}: not measured`
   }
+}
+
+/** Whether `outer`, in which `*` stands for any one name, is `inner` or a place above it. */
+function covers(outer: string, inner: string): boolean {
+  const names = inner.split('.')
+  return outer.split('.').every((name, index) => name === '*' || name === names[index])
 }

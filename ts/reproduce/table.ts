@@ -112,7 +112,7 @@ const MARKDOWN: Style = {
   published: (text) => `${text}†`,
   absent: '–',
   // Captions and labels are the user's: nothing in them may become markup.
-  escape: (text) => text.replace(/[\\`*_{}[\]<>()#|!]/g, (mark) => `\\${mark}`).replace(/[\r\n]+/g, ' '),
+  escape: (text) => text.replace(/[\\`*_{}[\]<>#|!]/g, (mark) => `\\${mark}`).replace(/[\r\n]+/g, ' '),
 }
 
 const arrow = { up: ' ↑', down: ' ↓' } as const

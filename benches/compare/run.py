@@ -37,32 +37,32 @@ def arguments():
     return parser.parse_args()
 
 
-def enter_environment(venv):
+def enter_environment(venv, listed="requirements.txt"):
     """Runs this script again inside the virtual environment, which it makes where it is missing."""
     python = venv / "bin" / "python"
     if Path(sys.prefix).resolve() == venv.resolve():
         return
-    done = venv / "lucid-compare-requirements"
-    requirements = (HERE / "requirements.txt").read_text()
+    done = venv / f"lucid-compare-{listed}"
+    requirements = (HERE / listed).read_text()
     if not python.exists():
         print(f"making {venv}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     if not done.exists() or done.read_text() != requirements:
-        print("installing requirements.txt", flush=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", str(HERE / "requirements.txt")], check=True)
+        print(f"installing {listed}", flush=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", str(HERE / listed)], check=True)
         done.write_text(requirements)
     os.execv(python, [str(python), *sys.argv])
 
 
-def build():
-    """Builds step_time and returns its path."""
-    command = ["cargo", "build", "--release", "-p", "lucid-benches", "--bin", "step_time", "--message-format=json"]
+def build(name):
+    """Builds a program of the benchmarks and returns its path."""
+    command = ["cargo", "build", "--release", "-p", "lucid-benches", "--bin", name, "--message-format=json"]
     output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     for line in output.splitlines():
         message = json.loads(line)
-        if message.get("executable") and message["target"]["name"] == "step_time":
+        if message.get("executable") and message["target"]["name"] == name:
             return message["executable"]
-    raise SystemExit("cargo built no step_time")
+    raise SystemExit(f"cargo built no {name}")
 
 
 def our_step(program, options):
@@ -80,7 +80,7 @@ def main():
 
     torch.set_num_threads(options.threads)
     lucid_torch.self_test(FIXTURE)
-    program = build()
+    program = build("step_time")
 
     trainers = [
         lucid_torch.Trainer(

@@ -254,7 +254,8 @@ async function meanings(
   for await (const event of work) if (event.type === 'progress') tell(event, event.stage)
   const atlas = await work
   try {
-    return table5(material, atlas)
+    const { evaluation } = run
+    return table5(material, atlas, evaluation.truth === undefined ? undefined : atlas.scoreLabels(evaluation))
   } finally {
     atlas.dispose()
   }

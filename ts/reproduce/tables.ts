@@ -1,5 +1,6 @@
 /** The paper's tables, the ladder and the rivals, made from evaluations. */
 
+import type { LabelScore } from '../evaluation.js'
 import type { Atlas } from '../interpret.js'
 import type { Modality } from '../model.js'
 import { ladder, type PlannedModel, rivals, type Scale, sharedOnly, sizeOf } from './plan.js'
@@ -372,7 +373,12 @@ export function rivalTables(material: Material, times: ReadonlyMap<string, numbe
 }
 
 /** Table 5: what latents mean, by the terms of their largest cluster. */
-export function table5({ data }: Pick<Material, 'data'>, atlas: Pick<Atlas, 'data' | 'latents'>, count = 12): Table {
+export function table5(
+  { data }: Pick<Material, 'data'>,
+  atlas: Pick<Atlas, 'latents'>,
+  score: LabelScore | undefined,
+  count = 12,
+): Table {
   const named = atlas.latents.filter(({ label }) => label !== null)
   const order = [...named].sort((a, b) => b.hits - a.hits || a.latent - b.latent).slice(0, count)
   return {
@@ -388,6 +394,11 @@ export function table5({ data }: Pick<Material, 'data'>, atlas: Pick<Atlas, 'dat
       ],
     })),
     notes: [
+      ...(score
+        ? [
+            `By the truth of the scenes, ${score.right} of ${score.labels} labels are right; they name ${score.concepts.length} concepts.`,
+          ]
+        : []),
       `${data} The recommended model, first seed: the ${order.length} labelled latents with most hits of ${named.length} labelled among ${atlas.latents.length} shared.`,
     ],
   }

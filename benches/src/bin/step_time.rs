@@ -94,7 +94,8 @@ fn run(options: &Options) -> Result<(), KernelError> {
     let (mut step, mut optimiser) = (Step::new(&cpu, &params, &config)?, Optimiser::new(&cpu, &params)?);
     let dead = Sides::default();
     let variance = Sides { vision: WIDTH as f64 / 3.0, text: WIDTH as f64 / 3.0 };
-    let inputs = StepInputs { config: &config, variance, pooled_variance: None, dead: &dead, keep_plan: false };
+    let inputs =
+        StepInputs { config: &config, variance, pooled_variance: None, dead: &dead, keep_plan: false, encoder: None };
     let tokens = options.pairs * (PATCHES + options.tokens);
     let mut times = Vec::new();
     let mut loss = 0.0;

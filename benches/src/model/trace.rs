@@ -142,7 +142,8 @@ pub fn step(card: &Card, pairs: usize, micro: usize) -> Result<Vec<Launch>, Kern
     let (mut step, mut optimiser) = (Step::new(&backend, &params, &config)?, Optimiser::new(&backend, &params)?);
     let dead = Sides::default();
     let variance = Sides { vision: 1.0, text: 1.0 };
-    let inputs = StepInputs { config: &config, variance, pooled_variance: None, dead: &dead, keep_plan: false };
+    let inputs =
+        StepInputs { config: &config, variance, pooled_variance: None, dead: &dead, keep_plan: false, encoder: None };
     let mut launches = Vec::new();
     // The first step allocates, and uploads the offsets of its pairs.
     for index in 0..2 {

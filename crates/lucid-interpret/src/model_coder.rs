@@ -8,7 +8,12 @@ use crate::error::Result;
 
 /// Slots in the layout of the model; it sorts them itself.
 fn slots(codes: &SparseCodes, model: &Model) -> Codes {
-    let (k_shared, k_private) = (model.config.k_shared, model.config.k_private);
+    // With thresholds a token may hold more entries than k.
+    let most = (0..codes.len()).map(|token| codes.row(token).indices.len()).max().unwrap_or(0);
+    let (k_shared, k_private) = match model.thresholds {
+        None => (model.config.k_shared, model.config.k_private),
+        Some(_) => (most.max(1), 0),
+    };
     let k = k_shared + k_private;
     let (mut indices, mut values) = (Vec::with_capacity(codes.len() * k), Vec::with_capacity(codes.len() * k));
     for token in 0..codes.len() {

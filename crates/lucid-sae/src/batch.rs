@@ -44,6 +44,8 @@ pub struct StepInputs<'a> {
     pub dead: &'a Sides<DeadLists>,
     /// Copy the plans and their diagnostics to the host.
     pub keep_plan: bool,
+    /// The only modality that this step encodes, in a method that encodes one at a time ([`crate::method::Method::encoder`]).
+    pub encoder: Option<Modality>,
 }
 
 /// Host arrays of some pairs, tokens of all pairs one after the other (spec 1).

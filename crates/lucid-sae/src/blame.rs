@@ -51,6 +51,7 @@ impl<B: Backend<Real = f32>> Suspects<'_, B> {
                 pooled_variance: Some(pooled_variance),
                 dead: &Sides { vision: DeadLists::default(), text: DeadLists::default() },
                 keep_plan: false,
+                encoder: None,
             };
             let loss = step.run(self.backend, self.params, &[micro], &inputs)?.losses.total;
             let norm = optimiser.prepare(self.backend, self.config, self.params, &mut step.gradients)?;

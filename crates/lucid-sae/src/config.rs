@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::error::SaeError;
+pub use crate::method::{Activation, Method};
 pub use crate::preset::Preset;
 
 /// How Top-k selects (spec 2).
@@ -60,6 +61,8 @@ pub enum Initialise {
     Coactivation,
     /// Independent random directions.
     Random,
+    /// Principal components and their opposites, a floor and no start to learn from.
+    Pca,
 }
 
 /// The order of pairs within an epoch.
@@ -172,6 +175,15 @@ pub struct Config {
     pub seed: u64,
     /// Arithmetic. Default `f32`.
     pub precision: Precision,
+    /// Whose objective is minimised: LUCID's, or that of a method it is compared with. Default `lucid`.
+    #[serde(default)]
+    pub method: Method,
+    /// How the entries of a code are chosen. Default `topk`.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Nested dictionaries of Matryoshka, each half of the next; 0 = none. Default 0.
+    #[serde(default)]
+    pub nested: usize,
 }
 
 impl Default for Config {
@@ -220,6 +232,9 @@ impl Default for Config {
             order: Order::Shuffle,
             seed: 0,
             precision: Precision::F32,
+            method: Method::Lucid,
+            activation: Activation::Topk,
+            nested: 0,
         }
     }
 }
@@ -337,6 +352,7 @@ impl Config {
             let least = largest_cost / 80.0;
             return Err(SaeError::option("epsilon", self.epsilon, format!("at least {least:.4} (f32 scaling)")));
         }
+        self.validate_method()?;
         if self.steps == 0 && self.epochs == 0 {
             return Err(SaeError::option("steps", self.steps, "steps or epochs of at least 1"));
         }

@@ -14,6 +14,7 @@ use crate::events::TrainObserver;
 use crate::normalisation::Normalisation;
 use crate::paired::paired_atoms;
 use crate::params::{HostDictionary, HostParams, transpose};
+use crate::pca::components;
 use crate::rng::{Purpose, Stream};
 
 /// Parameters at step 0, a pure function of the configuration and the data.
@@ -39,7 +40,12 @@ pub fn initialise(
             }
         }
     }
-    let paired = config.initialise != Initialise::Random && config.d_shared > 0;
+    if config.initialise == Initialise::Pca {
+        for modality in Modality::ALL {
+            params.of_mut(modality).w_dec = components(source, normalisation, modality, config.latents())?;
+        }
+    }
+    let paired = matches!(config.initialise, Initialise::Paired | Initialise::Coactivation) && config.d_shared > 0;
     if paired {
         let atoms = paired_atoms(config, source, statistics, observer)?;
         for (modality, atoms) in [(Modality::Vision, &atoms.vision), (Modality::Text, &atoms.text)] {

@@ -51,6 +51,17 @@ impl Products {
         self.xy.par_chunks_mut(dy).enumerate().for_each(|(column, out)| accumulate(out, column, y, dy));
     }
 
+    /// Adds the rows of `x` \[n · dₓ\] to XᵀX alone.
+    pub fn add_square(&mut self, x: &[f64]) {
+        let dx = self.dx;
+        self.xx.par_chunks_mut(dx).enumerate().for_each(|(column, out)| {
+            for row in x.chunks_exact(dx) {
+                let factor = row[column];
+                out.iter_mut().zip(row).for_each(|(sum, value)| *sum += factor * value);
+            }
+        });
+    }
+
     /// The ridge map `B = (XᵀX + λI)⁻¹ XᵀY` \[dₓ × d_y\] with `λ = ridge · tr(XᵀX) / dₓ`; `None` where X has no
     /// variance at all or the matrix is not positive definite to working precision.
     #[must_use]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Sides;
 use crate::config::{AlignNormalization, Config, Reduction};
+use crate::method::Terms;
 
 /// Slots of the raw sums a step gathers on the device, before reduction and normalisation. Those of a modality are
 /// `SLOT + side(modality)`; AuxK's are `AUX + 2 · side + block`.
@@ -17,7 +18,9 @@ pub(crate) mod slot {
     pub const ENERGY: usize = 6;
     pub const AUX: usize = 8;
     pub const OT: usize = 12;
-    pub const COUNT: usize = 13;
+    /// Prefixes of a nested dictionary, without the whole.
+    pub const NESTED: usize = 13;
+    pub const COUNT: usize = 15;
 
     pub const fn side(modality: Modality) -> usize {
         match modality {
@@ -158,14 +161,15 @@ impl Scales {
             Reduction::Mean => n.max(1) as f64,
             Reduction::Sum => 1.0,
         };
+        let pooled =
+            |m| positive("pooledVariance", totals.pooled_variance.map_or(f64::NAN, |variance| *variance.of(m)));
         let token = |m| match config.normalize_loss {
+            true if config.method.pooled() => pooled(m),
             true => positive("variance", *totals.variance.of(m)),
             false => Ok(1.0),
         };
         let align = |m| match (config.normalize_loss, config.align_normalization) {
-            (true, AlignNormalization::Pooled) => {
-                positive("pooledVariance", totals.pooled_variance.map_or(f64::NAN, |variance| *variance.of(m)))
-            }
+            (true, AlignNormalization::Pooled) => pooled(m),
             _ => token(m),
         };
         let (vision, text) = (Modality::Vision, Modality::Text);
@@ -183,13 +187,17 @@ impl Scales {
     }
 
     /// The named losses from the raw sums; `aux` is summed already.
-    pub(crate) fn losses(&self, config: &Config, sums: &[f64], aux: f64) -> Losses {
+    pub(crate) fn losses(&self, config: &Config, terms: &Terms, sums: &[f64], aux: f64) -> Losses {
+        let own = |m: Modality| {
+            let nested = sums[slot::SELF + slot::side(m)] + sums[slot::NESTED + slot::side(m)];
+            nested * self.token.of(m) / config.nested.max(1) as f64
+        };
         let token = |first, m: Modality| sums[first + slot::side(m)] * self.token.of(m);
         let align = |m: Modality| sums[slot::ALIGN + slot::side(m)] * self.align.of(m);
         let (vision, text) = (Modality::Vision, Modality::Text);
         let mut losses = Losses {
-            self_vision: token(slot::SELF, vision),
-            self_text: token(slot::SELF, text),
+            self_vision: own(vision),
+            self_text: own(text),
             cross_vision: token(slot::CROSS, vision),
             cross_text: token(slot::CROSS, text),
             align_vision: align(vision),
@@ -198,7 +206,8 @@ impl Scales {
             aux,
             total: 0.0,
         };
-        losses.total = config.alpha * (losses.self_vision + losses.self_text)
+        // What a method lacks was not summed; what it only looks at in this step does not count.
+        losses.total = config.alpha * (terms.own.vision * losses.self_vision + terms.own.text * losses.self_text)
             + config.beta * (losses.align_vision + losses.align_text)
             + config.gamma * (losses.cross_vision + losses.cross_text)
             + config.w_ot * losses.ot

@@ -14,6 +14,7 @@ use crate::files::Disk;
 use crate::model_folder;
 use crate::normalisation::{Normalisation, Variances};
 use crate::params::{HostParams, Params};
+use crate::selection::wide_shape;
 use crate::step::{code_shape, transport_options};
 
 /// Tokens whose activations and reconstructions exist at once.
@@ -48,6 +49,8 @@ pub struct Model {
     pub variances: Variances,
     /// Origin.
     pub provenance: Provenance,
+    /// Least values of entries that are kept, with an activation that has thresholds in place of a number of entries.
+    pub thresholds: Option<PerModality<f32>>,
     device: OnceLock<DeviceParams>,
 }
 
@@ -144,7 +147,19 @@ impl Model {
                 });
             }
         }
-        Ok(Self { config, params, normalisation, variances, provenance, device: OnceLock::new() })
+        let thresholds = None;
+        Ok(Self { config, params, normalisation, variances, provenance, thresholds, device: OnceLock::new() })
+    }
+
+    /// The same model with thresholds, which must be finite and at least 0.
+    pub fn with_thresholds(self, thresholds: Option<PerModality<f32>>) -> Result<Self, SaeError> {
+        if let Some(t) = thresholds
+            && !(t.vision.is_finite() && t.text.is_finite() && t.vision >= 0.0 && t.text >= 0.0)
+        {
+            let found = format!("{} and {}", t.vision, t.text);
+            return Err(SaeError::option("thresholds", found, "finite numbers of at least 0"));
+        }
+        Ok(Self { thresholds, ..self })
     }
 
     /// Reads a model folder; one that is damaged or was written by a newer version is refused.
@@ -198,10 +213,26 @@ impl Model {
                 value: acts[at].to_string(),
             });
         }
-        let (backend, shape) = (cpu()?, code_shape(&self.config));
+        match self.thresholds {
+            None => self.encode_shaped(acts, modality, code_shape(&self.config)),
+            Some(thresholds) => {
+                let least = match modality {
+                    Modality::Vision => thresholds.vision,
+                    Modality::Text => thresholds.text,
+                };
+                Ok(above(self.encode_shaped(acts, modality, wide_shape(&self.config))?, least))
+            }
+        }
+    }
+
+    /// Codes of checked activations in a shape of their own.
+    pub(crate) fn encode_shaped(&self, acts: &[f32], modality: Modality, shape: CodeShape) -> Result<Codes, SaeError> {
+        let (backend, d) = (cpu()?, self.width(modality));
         let dictionary = self.device(&backend)?.of(modality);
         let n = acts.len() / d;
-        let mut codes = self.empty_codes(n);
+        let slots = n * shape.k();
+        let (indices, values) = (Vec::with_capacity(slots), Vec::with_capacity(slots));
+        let mut codes = Codes { indices, values, n, k_shared: shape.k_shared, k_private: shape.k_private };
         let mut device = DeviceCodes::new(&backend, 0, shape)?;
         for chunk in acts.chunks(CHUNK * d) {
             let mut chunk = chunk.to_vec();
@@ -268,17 +299,6 @@ impl Model {
         })
     }
 
-    fn empty_codes(&self, n: usize) -> Codes {
-        let k = n * self.config.k();
-        Codes {
-            indices: Vec::with_capacity(k),
-            values: Vec::with_capacity(k),
-            n,
-            k_shared: self.config.k_shared,
-            k_private: self.config.k_private,
-        }
-    }
-
     fn device(&self, backend: &Cpu) -> Result<&Params<Cpu>, SaeError> {
         if let Some(device) = self.device.get() {
             return Ok(&device.0);
@@ -334,4 +354,25 @@ impl Model {
         };
         Ok(DeviceCodes::upload(backend, shape, &indices, &values)?)
     }
+}
+
+/// Codes without the entries below `least`, in as many slots as the fullest token needs.
+fn above(codes: Codes, least: f32) -> Codes {
+    let width = codes.k_shared.max(1);
+    let kept = |values: &[f32]| values.iter().take_while(|value| **value > 0.0 && **value >= least).count();
+    let counts: Vec<usize> = codes.values.chunks_exact(width).map(kept).collect();
+    let slots = counts.iter().copied().max().unwrap_or(0).max(1);
+    let mut found = Codes {
+        indices: vec![UNUSED; codes.n * slots],
+        values: vec![0.0; codes.n * slots],
+        n: codes.n,
+        k_shared: slots,
+        k_private: 0,
+    };
+    for (token, &count) in counts.iter().enumerate() {
+        let (to, from) = (token * slots, token * width);
+        found.indices[to..to + count].copy_from_slice(&codes.indices[from..from + count]);
+        found.values[to..to + count].copy_from_slice(&codes.values[from..from + count]);
+    }
+    found
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use lucid_data::store::PerModality;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -30,6 +31,9 @@ pub const WEIGHTS: &str = "model.safetensors";
 /// Largest config.json that is read.
 const CONFIG_LIMIT: u64 = 1 << 20;
 
+/// Fields of the configuration that came after the first version of the format.
+const LATER: [&str; 3] = ["method", "activation", "nested"];
+
 /// What config.json holds beside the fields of the configuration, which stand at the same level.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,6 +49,8 @@ struct Header {
     normalisation: NormalisationNote,
     #[serde(flatten)]
     variances: Variances,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    thresholds: Option<PerModality<f32>>,
     weights: FileDigest,
 }
 
@@ -137,6 +143,7 @@ fn describe(model: &Model, weights: FileDigest) -> Result<String, SaeError> {
             text: Scale { scale: n.text.scale },
         },
         variances: model.variances,
+        thresholds: model.thresholds,
         weights,
     };
     let internal = |error: serde_json::Error| SaeError::internal(error.to_string());
@@ -188,9 +195,12 @@ pub fn load(path: &Path) -> Result<Model, SaeError> {
     };
     let mut config = Map::new();
     for name in config_fields(&Config::default())?.keys() {
-        let value =
-            fields.remove(name).ok_or_else(|| SaeError::damaged(&config_path, format!("'{name}' is missing")))?;
-        config.insert(name.clone(), value);
+        match fields.remove(name) {
+            Some(value) => drop(config.insert(name.clone(), value)),
+            // Models of older versions do not have these; they take their defaults.
+            None if LATER.contains(&name.as_str()) => {}
+            None => return Err(SaeError::damaged(&config_path, format!("'{name}' is missing"))),
+        }
     }
     let config: Config = serde_json::from_value(Value::Object(config)).map_err(wrong)?;
     config.validate()?;
@@ -210,5 +220,6 @@ pub fn load(path: &Path) -> Result<Model, SaeError> {
         steps: header.training.steps,
         version: header.versions.lucid_sae,
     };
-    Model::new(config, params, normalisation, header.variances, provenance)
+    let model = Model::new(config, params, normalisation, header.variances, provenance)?;
+    model.with_thresholds(header.thresholds)
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{AlignNormalization, Config, Initialise, TopK};
+use crate::config::{Activation, AlignNormalization, Config, Initialise, Method, TopK};
 use crate::error::SaeError;
 
 /// A named configuration (spec 5, ablation ladder of 5.2).
@@ -22,12 +22,42 @@ pub enum Preset {
     ShareKGsl,
     /// The paper's model from a random start.
     ShareKGslGcmt,
+    /// Two Top-k autoencoders that know nothing of each other.
+    Separate,
+    /// The same with BatchTopK.
+    SeparateBatchTopk,
+    /// The same with BatchTopK and nested dictionaries (Matryoshka).
+    SeparateMatryoshka,
+    /// SPARC: common latents of both modalities' pooled states.
+    Sparc,
+    /// Universal SAE on pooled states.
+    Usae,
+    /// One autoencoder of concatenated pooled states.
+    PooledConcat,
+    /// Principal components, a floor.
+    Pca,
+    /// Random directions, a floor.
+    RandomDictionary,
 }
 
 impl Preset {
     /// Every preset, in the order of the documentation.
-    pub const ALL: [Self; 6] =
-        [Self::Default, Self::Paper, Self::OtOnly, Self::ShareK, Self::ShareKGsl, Self::ShareKGslGcmt];
+    pub const ALL: [Self; 14] = [
+        Self::Default,
+        Self::Paper,
+        Self::OtOnly,
+        Self::ShareK,
+        Self::ShareKGsl,
+        Self::ShareKGslGcmt,
+        Self::Separate,
+        Self::SeparateBatchTopk,
+        Self::SeparateMatryoshka,
+        Self::Sparc,
+        Self::Usae,
+        Self::PooledConcat,
+        Self::Pca,
+        Self::RandomDictionary,
+    ];
 
     /// The name used in options and files.
     #[must_use]
@@ -39,6 +69,14 @@ impl Preset {
             Self::ShareK => "share-k",
             Self::ShareKGsl => "share-k-gsl",
             Self::ShareKGslGcmt => "share-k-gsl-gcmt",
+            Self::Separate => "separate",
+            Self::SeparateBatchTopk => "separate-batch-topk",
+            Self::SeparateMatryoshka => "separate-matryoshka",
+            Self::Sparc => "sparc",
+            Self::Usae => "usae",
+            Self::PooledConcat => "pooled-concat",
+            Self::Pca => "pca",
+            Self::RandomDictionary => "random-dictionary",
         }
     }
 
@@ -68,6 +106,20 @@ impl Preset {
         // The ladder isolates the paper's parts, so it keeps the stabilisers and starts from random directions.
         let ladder = Config { initialise: Initialise::Random, ..Config::default() };
         let plain_transport = Config { mass_reweighting: false, lambda_global: 0.0, ..ladder.clone() };
+        // Rivals have one block: as many latents and entries as both blocks of the others together.
+        let rival = |method: Method| Config {
+            method,
+            beta: 0.0,
+            gamma: if method == Method::Separate { 0.0 } else { 1.0 },
+            d_shared: ladder.latents(),
+            d_private: 0,
+            k_shared: ladder.k(),
+            k_private: 0,
+            ..ladder.clone()
+        };
+        // A pair counts as one token where only its mean state is seen.
+        let pooled = |method: Method| Config { dead_after_tokens: 5000, ..rival(method) };
+        let floor = Config { lr: 0.0, steps: 1, aux_coefficient: 0.0, ..rival(Method::Separate) };
         match self {
             Self::Default => Config::default(),
             Self::Paper => paper,
@@ -75,6 +127,16 @@ impl Preset {
             Self::ShareK => Config { beta: 0.0, w_ot: 0.1, ..plain_transport },
             Self::ShareKGsl => plain_transport,
             Self::ShareKGslGcmt => ladder,
+            Self::Separate => rival(Method::Separate),
+            Self::SeparateBatchTopk => Config { activation: Activation::BatchTopk, ..rival(Method::Separate) },
+            Self::SeparateMatryoshka => {
+                Config { activation: Activation::BatchTopk, nested: 4, ..rival(Method::Separate) }
+            }
+            Self::Sparc => pooled(Method::Sparc),
+            Self::Usae => pooled(Method::Usae),
+            Self::PooledConcat => pooled(Method::PooledConcat),
+            Self::Pca => Config { initialise: Initialise::Pca, ..floor },
+            Self::RandomDictionary => floor,
         }
     }
 }

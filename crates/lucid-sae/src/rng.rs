@@ -19,6 +19,8 @@ pub enum Purpose {
     TokenSample = 4,
     /// The sample of pairs that the co-activation start looks at.
     PairSample = 5,
+    /// The modality that a step of a universal autoencoder encodes.
+    Modality = 6,
 }
 
 /// SplitMix64's finaliser: a bijection of 64-bit words that passes for random on consecutive inputs.

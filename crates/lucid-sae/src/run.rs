@@ -9,7 +9,7 @@ use lucid_kernels::{Backend, DeadCounters, DeadLists, KernelError, Modality};
 use crate::batch::{MicroBatch, Sides};
 use crate::blame::Suspects;
 use crate::checkpoint::RunState;
-use crate::config::Config;
+use crate::config::{Activation, Config, Method};
 use crate::error::SaeError;
 use crate::events::{Blocks, TrainEvent, TrainObserver, warn};
 use crate::losses::StepReport;
@@ -17,12 +17,13 @@ use crate::model::{Model, Provenance};
 use crate::normalisation::{Normalisation, Variances};
 use crate::optimiser::Optimiser;
 use crate::order::{DataOrder, Visit};
-use crate::params::Params;
+use crate::params::{HostParams, Params};
 use crate::prefetch::{HostBatch, Prefetch};
 use crate::resident::Resident;
 use crate::run_folder::RunFolder;
 use crate::start::Start;
 use crate::step::{Step, StepInputs};
+use crate::threshold;
 use crate::trainer::TrainOptions;
 use crate::validation;
 
@@ -173,6 +174,7 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             pooled_variance: Some(pooled_variance),
             dead: &dead,
             keep_plan: false,
+            encoder: self.config.method.encoder(self.config.seed, self.done),
         };
         self.step.run(self.backend, &self.params, &self.micros[..count], &inputs)
     }
@@ -302,7 +304,10 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             let DeadLists { shared, private } = self.dead.of(m).lists(d_shared, self.config.dead_after_tokens);
             Blocks { shared: shared.len(), private: private.len() }
         };
-        let variance = self.variances.variance;
+        let variance = match self.config.method.pooled() {
+            false => self.variances.variance,
+            true => self.variances.pooled_variance,
+        };
         let tokens = report.sums.tokens;
         TrainEvent::Step {
             step: self.done,
@@ -380,7 +385,15 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             version: env!("CARGO_PKG_VERSION").into(),
         };
         let normalisation = Arc::unwrap_or_clone(normalisation);
-        let model = Model::new(options.config.clone(), host, normalisation, self.variances, provenance)?;
+        let host = match options.config.method {
+            Method::PooledConcat => fold(host),
+            _ => host,
+        };
+        let mut model = Model::new(options.config.clone(), host, normalisation, self.variances, provenance)?;
+        if options.config.activation == Activation::BatchTopk {
+            let thresholds = threshold::calibrate(&model, self.source)?;
+            model = model.with_thresholds(Some(thresholds))?;
+        }
         let path = match &mut folder {
             Some(folder) => {
                 folder.finish(&model)?;
@@ -392,4 +405,22 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
         observer.event(&TrainEvent::Done { step: done, seconds, path });
         Ok(model)
     }
+}
+
+/// The autoencoder of concatenated states as one of either modality, the other half standing at the mean of the training pairs
+/// (0 with centring): what that half adds to every pre-activation goes into the bias.
+fn fold(params: HostParams<f32>) -> HostParams<f32> {
+    let rest = |m: Modality| {
+        let side = params.of(m);
+        let mut bias = side.b_enc.clone();
+        for (row, b) in side.w_enc.chunks_exact(side.latents).zip(&side.b_dec) {
+            bias.iter_mut().zip(row).for_each(|(bias, w)| *bias -= w * b);
+        }
+        bias
+    };
+    let (from_vision, from_text) = (rest(Modality::Vision), rest(Modality::Text));
+    let mut folded = params;
+    folded.vision.b_enc.iter_mut().zip(from_text).for_each(|(bias, add)| *bias += add);
+    folded.text.b_enc.iter_mut().zip(from_vision).for_each(|(bias, add)| *bias += add);
+    folded
 }

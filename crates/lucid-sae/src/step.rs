@@ -18,10 +18,13 @@ use lucid_kernels::{
 
 pub use crate::batch::StepInputs;
 use crate::batch::{MicroBatch, Sides};
-use crate::config::{Config, PlanGradient};
+use crate::config::{Activation, Config, Method, PlanGradient};
 pub use crate::kernel_options::{code_shape, transport_options};
 use crate::losses::{PlanReport, Scales, StepReport, StepSums, Totals, slot};
+use crate::method::Terms;
+use crate::nested::Nested;
 use crate::params::Params;
+use crate::selection;
 
 const fn other(modality: Modality) -> Modality {
     match modality {
@@ -47,6 +50,7 @@ struct Micro<'a, B: Backend> {
     index: usize,
     /// Pairs of the micro-batches before.
     first_pair: usize,
+    terms: Terms,
 }
 
 /// AuxK on one block of one modality (spec 4.2).
@@ -86,6 +90,9 @@ pub struct Step<B: Backend> {
     error: B::Buffer<B::Real>,
     aux_codes: Codes<B>,
     d_aux: B::Buffer<B::Real>,
+    /// The mean states of pairs, for methods that see those in place of the tokens.
+    means: Vec<MicroBatch<B>>,
+    nested: Nested<B>,
     fired: Sides<B::Buffer<u32>>,
     sums: B::Buffer<f64>,
 }
@@ -114,6 +121,8 @@ impl<B: Backend> Step<B> {
             error: empty()?,
             aux_codes: Codes::with_slots(backend, 0, 0, shape)?,
             d_aux: empty()?,
+            means: Vec::new(),
+            nested: Nested::new(backend)?,
             fired: Sides { vision: backend.zeros(shape.latents())?, text: backend.zeros(shape.latents())? },
             sums: backend.zeros(slot::COUNT)?,
         })
@@ -123,6 +132,7 @@ impl<B: Backend> Step<B> {
     pub fn release(&mut self, backend: &B) -> Result<(), KernelError> {
         let empty = || backend.zeros(0);
         self.codes.clear();
+        self.means.clear();
         self.transport = None;
         (self.d_values.vision, self.d_values.text) = (empty()?, empty()?);
         (self.prediction, self.decoded, self.d_decoded) = (empty()?, empty()?, empty()?);
@@ -143,11 +153,43 @@ impl<B: Backend> Step<B> {
         batch: &[MicroBatch<B>],
         inputs: &StepInputs<'_>,
     ) -> Result<StepReport<B::Real>, KernelError> {
-        let result = self.attempt(backend, params, batch, inputs);
+        let result = match inputs.config.method.pooled() {
+            false => self.attempt(backend, params, batch, inputs),
+            true => {
+                let means = std::mem::take(&mut self.means);
+                self.attempt_on_means(backend, params, batch, inputs, means)
+            }
+        };
         if result.is_err() {
             // What the device has still to report belongs to this step and not to the next; this error came first.
             let _ = backend.finish();
         }
+        result
+    }
+
+    /// The step on the mean states of pairs: every pair has one patch and one token then.
+    fn attempt_on_means(
+        &mut self,
+        backend: &B,
+        params: &Params<B>,
+        batch: &[MicroBatch<B>],
+        inputs: &StepInputs<'_>,
+        mut means: Vec<MicroBatch<B>>,
+    ) -> Result<StepReport<B::Real>, KernelError> {
+        while means.len() < batch.len() {
+            means.push(MicroBatch::empty(backend)?);
+        }
+        for (micro, mean) in batch.iter().zip(&mut means) {
+            let one = vec![1; micro.pairs.len()];
+            mean.pairs = Pairs::new(&one, &one)?;
+            for m in Modality::ALL {
+                let d = params.of(m).d;
+                backend.reserve(mean.acts.of_mut(m), one.len() * d)?;
+                backend.segment_mean(micro.acts.of(m), segments(&micro.pairs, m), d, mean.acts.of_mut(m))?;
+            }
+        }
+        let result = self.attempt(backend, params, &means[..batch.len()], inputs);
+        self.means = means;
         result
     }
 
@@ -167,6 +209,7 @@ impl<B: Backend> Step<B> {
             pairs: batch.iter().map(|micro| micro.pairs.len()).sum(),
         };
         let scales = Scales::new(config, &totals)?;
+        let terms = config.method.terms(inputs.encoder);
         let dead = self.dead_blocks(backend, params, inputs)?;
         let mut plans = inputs.keep_plan.then(PlanReport::default);
 
@@ -175,7 +218,7 @@ impl<B: Backend> Step<B> {
         backend.clear(&mut self.fired.vision, self.shape.latents())?;
         backend.clear(&mut self.fired.text, self.shape.latents())?;
 
-        self.encode(backend, params, batch)?;
+        self.encode(backend, params, config, batch)?;
         for m in Modality::ALL {
             if !dead.of(m).is_empty() {
                 self.residual_energy(backend, params, batch, m)?;
@@ -183,22 +226,31 @@ impl<B: Backend> Step<B> {
         }
         let mut first_pair = 0;
         for (index, batch) in batch.iter().enumerate() {
-            let micro = Micro { backend, params, config, batch, index, first_pair };
+            let micro = Micro { backend, params, config, batch, index, first_pair, terms };
             self.clear_gradients_of_codes(&micro)?;
-            self.solve_transport(&micro)?;
+            let crosses = terms.cross != Sides::default();
+            if crosses {
+                self.solve_transport(&micro)?;
+            }
             for m in Modality::ALL {
                 let dead = dead.of(m);
-                self.self_reconstruction(&micro, m, config.alpha * scales.token.of(m), !dead.is_empty())?;
+                let scale = config.alpha * terms.own.of(m) * scales.token.of(m);
+                self.self_reconstruction(&micro, m, scale, !dead.is_empty())?;
                 self.aux_k(&micro, m, dead)?;
                 let factors = (config.gamma * scales.token.of(m), config.beta * scales.align.of(m));
                 self.cross_and_align(&micro, m, factors)?;
             }
-            self.transport_loss(&micro, config.w_ot * scales.pair)?;
+            if terms.plan > 0.0 {
+                self.transport_loss(&micro, config.w_ot * scales.pair)?;
+            }
+            if config.method == Method::PooledConcat {
+                self.join_gradients(&micro)?;
+            }
             for m in Modality::ALL {
                 let (codes, acts, gradients) = (self.codes[index].of(m), batch.acts.of(m), self.gradients.of_mut(m));
                 backend.encode_backward(codes, self.d_values.of(m), acts, params.of(m), gradients)?;
             }
-            if let (Some(report), Some(transport)) = (&mut plans, &self.transport) {
+            if let (Some(report), Some(transport), true) = (&mut plans, &self.transport, crosses) {
                 report.append(backend, &batch.pairs, transport, &transport_options(config))?;
             }
             first_pair += batch.pairs.len();
@@ -206,21 +258,47 @@ impl<B: Backend> Step<B> {
         for m in Modality::ALL {
             backend.pre_bias_backward(params.of(m), self.gradients.of_mut(m))?;
         }
-        self.report(backend, config, &scales, &dead, &totals, plans)
+        self.report(backend, config, (&scales, &terms), &dead, &totals, plans)
     }
 
     /// Codes of every micro-batch (spec 2).
-    fn encode(&mut self, backend: &B, params: &Params<B>, batch: &[MicroBatch<B>]) -> Result<(), KernelError> {
+    fn encode(
+        &mut self,
+        backend: &B,
+        params: &Params<B>,
+        config: &Config,
+        batch: &[MicroBatch<B>],
+    ) -> Result<(), KernelError> {
         while self.codes.len() < batch.len() {
             let empty = || Codes::with_slots(backend, 0, 0, self.shape);
             self.codes.push(Sides { vision: empty()?, text: empty()? });
         }
-        for (micro, codes) in batch.iter().zip(&mut self.codes) {
+        let codes = &mut self.codes[..batch.len()];
+        if matches!(config.method, Method::Sparc | Method::PooledConcat) {
+            selection::common(backend, config, params, batch, codes)?;
+        } else {
+            let shape = match config.activation {
+                Activation::Topk => self.shape,
+                Activation::BatchTopk => selection::wide_shape(config),
+            };
+            for (micro, codes) in batch.iter().zip(&mut *codes) {
+                for m in Modality::ALL {
+                    let codes = codes.of_mut(m);
+                    codes.shape = shape;
+                    codes.reserve(backend, micro.tokens(m), shape.k())?;
+                    backend.encode_topk(micro.acts.of(m), params.of(m), codes)?;
+                }
+            }
+            if config.activation == Activation::BatchTopk {
+                for m in Modality::ALL {
+                    let mut all: Vec<&mut Codes<B>> = codes.iter_mut().map(|codes| codes.of_mut(m)).collect();
+                    selection::batch_topk(backend, config.k(), &mut all, self.shape)?;
+                }
+            }
+        }
+        for codes in codes {
             for m in Modality::ALL {
-                let codes = codes.of_mut(m);
-                codes.reserve(backend, micro.tokens(m), self.shape.k())?;
-                backend.encode_topk(micro.acts.of(m), params.of(m), codes)?;
-                backend.count_fired(codes, self.fired.of_mut(m))?;
+                backend.count_fired(codes.of(m), self.fired.of_mut(m))?;
             }
         }
         Ok(())
@@ -228,9 +306,9 @@ impl<B: Backend> Step<B> {
 
     /// Makes room for the gradients that gather in code values, C̃ and Π, and sets them to zero.
     fn clear_gradients_of_codes(&mut self, micro: &Micro<'_, B>) -> Result<(), KernelError> {
-        let Micro { backend, batch, .. } = *micro;
+        let Micro { backend, batch, index, .. } = *micro;
         for m in Modality::ALL {
-            let slots = batch.tokens(m) * self.shape.k();
+            let slots = batch.tokens(m) * self.codes[index].of(m).k;
             backend.reserve(self.d_values.of_mut(m), slots)?;
             backend.clear(self.d_values.of_mut(m), slots)?;
         }
@@ -262,7 +340,7 @@ impl<B: Backend> Step<B> {
         scale: f64,
         keep_error: bool,
     ) -> Result<(), KernelError> {
-        let Micro { backend, params, batch, index, .. } = *micro;
+        let Micro { backend, params, config, batch, index, .. } = *micro;
         let (codes, acts, dictionary) = (self.codes[index].of(m), batch.acts.of(m), params.of(m));
         let len = codes.n * dictionary.d;
         backend.reserve(&mut self.prediction, len)?;
@@ -271,17 +349,39 @@ impl<B: Backend> Step<B> {
             backend.reserve(&mut self.error, len)?;
             backend.difference(acts, &self.prediction, len, &mut self.error)?;
         }
+        // Of nested dictionaries the whole is one of several.
+        let scale = scale / config.nested.max(1) as f64;
         let (factor, slot) = (Factor::Constant(2.0 * scale), slot::SELF + slot::side(m));
         backend.residual(&mut self.prediction, acts, len, factor, &mut self.sums, slot)?;
         let (d_values, gradients) = (self.d_values.of_mut(m), self.gradients.of_mut(m));
-        backend.decode_backward(codes, Block::Joint, dictionary, true, &self.prediction, d_values, gradients)
+        backend.decode_backward(codes, Block::Joint, dictionary, true, &self.prediction, d_values, gradients)?;
+        if config.nested > 1 {
+            let slot = slot::NESTED + slot::side(m);
+            let target = (acts, scale, slot);
+            let (prediction, sums) = (&mut self.prediction, &mut self.sums);
+            let (d_values, gradients) = (self.d_values.of_mut(m), self.gradients.of_mut(m));
+            let widths = config.prefixes();
+            self.nested.add(backend, codes, dictionary, &widths, target, prediction, sums, d_values, gradients)?;
+        }
+        Ok(())
+    }
+
+    /// The concatenation has one code for both modalities: what either decoder asks of it, both encoders learn.
+    fn join_gradients(&mut self, micro: &Micro<'_, B>) -> Result<(), KernelError> {
+        let Micro { backend, batch, index, .. } = *micro;
+        let slots = batch.pairs.len() * self.codes[index].vision.k;
+        let mut sum = backend.read_vec(&self.d_values.vision, slots)?;
+        let text = backend.read_vec(&self.d_values.text, slots)?;
+        sum.iter_mut().zip(text).for_each(|(sum, value)| *sum += value);
+        backend.write(&mut self.d_values.vision, 0, &sum)?;
+        backend.write(&mut self.d_values.text, 0, &sum)
     }
 
     /// L_cross and L_align of target `m`: codes of the other modality, decoded by m's decoder, averaged by the plan
     /// against m's tokens (scale `factors.0`) and evenly against m's mean token (`factors.1`).
     fn cross_and_align(&mut self, micro: &Micro<'_, B>, m: Modality, factors: (f64, f64)) -> Result<(), KernelError> {
-        let Micro { backend, params, config, batch, index, .. } = *micro;
-        let Some(transport) = &self.transport else { return Ok(()) };
+        let Micro { backend, params, config, batch, index, terms, .. } = *micro;
+        let Some(transport) = self.transport.as_ref().filter(|_| *terms.cross.of(m) > 0.0) else { return Ok(()) };
         let (pairs, plan, source) = (&batch.pairs, &transport.plan, other(m));
         let direction = match m {
             Modality::Vision => Direction::T2V,
@@ -306,6 +406,18 @@ impl<B: Backend> Step<B> {
         backend.barycenter_backward(plan, pairs, direction, d, &self.decoded, grad, d_y, d_plan)?;
 
         // L_align
+        if terms.plan == 0.0 {
+            let (d_values, gradients) = (self.d_values.of_mut(source), self.gradients.of_mut(m));
+            return backend.decode_backward(
+                codes,
+                Block::Shared,
+                dictionary,
+                true,
+                &self.d_decoded,
+                d_values,
+                gradients,
+            );
+        }
         let len = pairs.len() * d;
         for buffer in [&mut self.pooled, &mut self.pooled_target] {
             backend.reserve(buffer, len)?;
@@ -412,7 +524,7 @@ impl<B: Backend> Step<B> {
         &self,
         backend: &B,
         config: &Config,
-        scales: &Scales,
+        (scales, terms): (&Scales, &Terms),
         dead: &Sides<Vec<DeadBlock<B>>>,
         totals: &Totals,
         plan: Option<PlanReport<B::Real>>,
@@ -429,7 +541,7 @@ impl<B: Backend> Step<B> {
         let pair = |first| Sides { vision: sums[first], text: sums[first + 1] };
         let latents = self.shape.latents();
         Ok(StepReport {
-            losses: scales.losses(config, &sums, aux),
+            losses: scales.losses(config, terms, &sums, aux),
             sums: StepSums {
                 self_residual: pair(slot::SELF),
                 cross_residual: pair(slot::CROSS),

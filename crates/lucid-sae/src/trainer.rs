@@ -84,6 +84,14 @@ pub fn train(
     if let Some(caution) = choice.caution {
         warn(observer, "W_DEVICE", caution);
     }
+    if choice.cuda.is_some() && options.config.host_only() {
+        let method = options.config.method;
+        return Err(SaeError::option(
+            "device",
+            "cuda",
+            format!("cpu for method {method:?}, activation and nested as given"),
+        ));
+    }
     // Reading, normalising and the start are the host's work on every device.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)

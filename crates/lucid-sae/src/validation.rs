@@ -49,6 +49,18 @@ impl Spread {
     }
 }
 
+/// The mean state of every pair.
+fn means(states: &[f32], lengths: &[usize], d: usize) -> Vec<f32> {
+    let mut rest = states;
+    let mut out = Vec::with_capacity(lengths.len() * d);
+    for &length in lengths {
+        let (rows, tail) = rest.split_at(length * d);
+        rest = tail;
+        out.extend((0..d).map(|i| rows.iter().skip(i).step_by(d).sum::<f32>() / length as f32));
+    }
+    out
+}
+
 /// Evaluates the first pairs of `source`. `step` lends its buffers; its gradients are overwritten.
 pub fn evaluate<B: Backend<Real = f32>>(
     backend: &B,
@@ -63,8 +75,14 @@ pub fn evaluate<B: Backend<Real = f32>>(
     let visits: Vec<Visit> = (0..pairs).map(|pair| Visit { pair, epoch: 0 }).collect();
     let (variance, pooled_variance) = variances.sides();
     let alive = Sides { vision: DeadLists::default(), text: DeadLists::default() };
-    let inputs =
-        StepInputs { config, variance, pooled_variance: Some(pooled_variance), dead: &alive, keep_plan: false };
+    let inputs = StepInputs {
+        config,
+        variance,
+        pooled_variance: Some(pooled_variance),
+        dead: &alive,
+        keep_plan: false,
+        encoder: None,
+    };
     let (d_vision, d_text) = (source.d_vision(), source.d_text());
     let mut spread = Sides { vision: Spread::new(d_vision), text: Spread::new(d_text) };
     let mut residual = Sides { vision: 0.0, text: 0.0 };
@@ -75,8 +93,13 @@ pub fn evaluate<B: Backend<Real = f32>>(
         let pairs_of = host.pairs();
         let micro = MicroBatch::upload(backend, d_vision, d_text, &pairs_of)?;
         let report = step.run(backend, params, &[micro], &inputs)?;
-        spread.vision.add(pairs_of.vision);
-        spread.text.add(pairs_of.text);
+        if config.method.pooled() {
+            spread.vision.add(&means(pairs_of.vision, pairs_of.vision_lengths, d_vision));
+            spread.text.add(&means(pairs_of.text, pairs_of.text_lengths, d_text));
+        } else {
+            spread.vision.add(pairs_of.vision);
+            spread.text.add(pairs_of.text);
+        }
         for m in Modality::ALL {
             *residual.of_mut(m) += report.sums.self_residual.of(m);
         }

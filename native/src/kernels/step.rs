@@ -124,6 +124,7 @@ pub fn step<B: Backend>(
         pooled_variance: options.pooled_variance.map(Into::into),
         dead: &dead,
         keep_plan: true,
+        encoder: None,
     };
     let mut step = Step::new(backend, &params, &config)?;
     let report = step.run(backend, &params, &[micro], &inputs)?;

@@ -114,8 +114,14 @@ impl<B: Backend<Real = f32>> Training<B> {
     fn step(&mut self, backend: &B, index: usize, steps: usize) -> Result<f64, KernelError> {
         let dead = Sides::default();
         let variance = Sides { vision: self.variance, text: self.variance };
-        let inputs =
-            StepInputs { config: &self.config, variance, pooled_variance: None, dead: &dead, keep_plan: false };
+        let inputs = StepInputs {
+            config: &self.config,
+            variance,
+            pooled_variance: None,
+            dead: &dead,
+            keep_plan: false,
+            encoder: None,
+        };
         let loss = self.step.run(backend, &self.params, &self.batch, &inputs)?.losses.total;
         let norm = self.optimiser.prepare(backend, &self.config, &self.params, &mut self.step.gradients)?;
         let (params, gradients) = (&mut self.params, &self.step.gradients);

@@ -179,6 +179,7 @@ impl Case {
             pooled_variance: self.pooled_variance,
             dead: &self.dead,
             keep_plan: true,
+            encoder: None,
         }
     }
 

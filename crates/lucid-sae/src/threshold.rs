@@ -1,0 +1,42 @@
+//! Thresholds of a model that was trained with BatchTopK, so that a token's code no longer depends on its batch.
+
+use lucid_data::store::{ActivationSource, PerModality};
+use lucid_kernels::{Modality, UNUSED};
+
+use crate::error::SaeError;
+use crate::model::Model;
+use crate::selection::wide_shape;
+
+/// Pairs looked at, spread evenly over the store.
+const PAIRS: usize = 512;
+
+/// The values above which the training pairs keep k entries a token on average: the (k·N)-th largest of a sample, for each
+/// modality. 0 where the sample has no more positive entries than that.
+pub(crate) fn calibrate(model: &Model, source: &dyn ActivationSource) -> Result<PerModality<f32>, SaeError> {
+    let pairs = source.pairs().min(PAIRS);
+    let of = |modality: Modality| -> Result<f32, SaeError> {
+        let (mut values, mut tokens) = (Vec::new(), 0);
+        for pair in (0..pairs).map(|at| at * source.pairs() / pairs) {
+            let length = match modality {
+                Modality::Vision => source.vision_len(pair),
+                Modality::Text => source.text_len(pair, 0),
+            };
+            let mut states = vec![0.0; length * model.width(modality)];
+            match modality {
+                Modality::Vision => source.read_vision(pair, &mut states)?,
+                Modality::Text => source.read_text(pair, 0, &mut states)?,
+            }
+            let codes = model.encode_shaped(&states, modality, wide_shape(&model.config))?;
+            let used = codes.indices.iter().zip(&codes.values).filter(|(index, _)| **index != UNUSED);
+            values.extend(used.map(|(_, value)| *value));
+            tokens += length;
+        }
+        let keep = model.config.k() * tokens;
+        if keep == 0 || keep >= values.len() {
+            return Ok(0.0);
+        }
+        let (_, cut, _) = values.select_nth_unstable_by(keep - 1, |a, b| b.total_cmp(a));
+        Ok(*cut)
+    };
+    Ok(PerModality { vision: of(Modality::Vision)?, text: of(Modality::Text)? })
+}

@@ -46,6 +46,9 @@ const fields: Record<keyof Config, true> = {
   order: true,
   seed: true,
   precision: true,
+  method: true,
+  activation: true,
+  nested: true,
 }
 
 test('the TypeScript interface names exactly the fields of the addon', () => {

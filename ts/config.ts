@@ -2,11 +2,26 @@ import { call } from './errors.js'
 import { native } from './native.js'
 import { toJson, unknownName } from './options.js'
 
-/** Named configurations; `'default'` where none is given. */
-export type Preset = 'default' | 'paper' | 'ot-only' | 'share-k' | 'share-k-gsl' | 'share-k-gsl-gcmt'
+/** Every preset: LUCID's, the ladder of the paper, the rivals and floors of docs/rivals.md. */
+export const presets = [
+  'default',
+  'paper',
+  'ot-only',
+  'share-k',
+  'share-k-gsl',
+  'share-k-gsl-gcmt',
+  'separate',
+  'separate-batch-topk',
+  'separate-matryoshka',
+  'sparc',
+  'usae',
+  'pooled-concat',
+  'pca',
+  'random-dictionary',
+] as const
 
-/** Every preset. */
-export const presets: readonly Preset[] = ['default', 'paper', 'ot-only', 'share-k', 'share-k-gsl', 'share-k-gsl-gcmt']
+/** Named configurations; `'default'` where none is given. */
+export type Preset = (typeof presets)[number]
 
 /**
  * Everything that decides what a training run computes, in the names of the method. Defaults are those of the
@@ -54,7 +69,7 @@ export interface Config {
   /** Variance that divides the align losses. Default `'pooled'`. */
   alignNormalization: 'pooled' | 'tokens'
   /** Where the shared dictionaries start. Default `'paired'`. */
-  initialise: 'paired' | 'coactivation' | 'random'
+  initialise: 'paired' | 'coactivation' | 'random' | 'pca'
   /** Weight of AuxK; 0 = off. Default 1/32. */
   auxCoefficient: number
   /** Dead latents that reconstruct the residual; 0 = half the width. Default 0. */
@@ -99,6 +114,12 @@ export interface Config {
   seed: number
   /** Arithmetic of the step. Default `'f32'`. */
   precision: 'f32'
+  /** Whose objective is minimised; docs/rivals.md says what the others are. Default `'lucid'`. */
+  method: 'lucid' | 'separate' | 'sparc' | 'usae' | 'pooled-concat'
+  /** The k largest entries of a token, or the k·N largest of a batch. Default `'topk'`. */
+  activation: 'topk' | 'batch-topk'
+  /** Nested dictionaries of Matryoshka, each half of the next; 0 = none. Default 0. */
+  nested: number
 }
 
 /** A config as the addon writes it: infinity has no number in JSON. */

@@ -29,6 +29,8 @@ export interface EvaluateOptions {
   heatmaps?: readonly HeatMapKind[]
   /** Seed of the shuffled captions. Default 0. */
   seed?: number
+  /** Resamples of the confidence intervals; 0 = none. Default 1000. */
+  bootstrap?: number
   /** A store, or its folder, to fit ridge maps on: what a linear map could reach then stands beside cross R². */
   fitOn?: string | ActivationStore
   /** Folder for `evaluation.json`; nothing is written where absent. */
@@ -45,6 +47,7 @@ export const evaluateOptionNames = [
   'targets',
   'heatmaps',
   'seed',
+  'bootstrap',
   'fitOn',
   'out',
   'device',

@@ -133,6 +133,48 @@ export interface LabelScore {
   wrong: number[]
 }
 
+/** Share of queries whose right answer is among the first 1, 5 and 10. */
+export interface RetrievalScore {
+  at1: number
+  at5: number
+  at10: number
+}
+
+/** Mean of a score over the shared latents that have one. */
+export interface LatentSummary {
+  mean: number
+  /** The same with halves of different pairs, or with activations of other images. */
+  shuffled: number
+  latents: number
+}
+
+/** What pooled shared codes (mean over the tokens of a pair) tell of pairs and of latents. */
+export interface Structure {
+  /** Pairs compared, 5000 at most. */
+  pairs: number
+  /** By the cosine of pooled shared codes. */
+  retrieval: { t2i: RetrievalScore; i2t: RetrievalScore; chance: RetrievalScore }
+  /** Skewness of how often an answer is among the nearest ones; `random` is that of neighbours drawn at random. */
+  hubness: { neighbours: number; t2i: number; i2t: number; random: number }
+  /** Overlap of the latents that fire for the two halves of a pair, and of different pairs. */
+  support: { jaccard: number; shuffled: number }
+  bridge?: LatentSummary
+  jaccard?: LatentSummary
+  monosemanticity?: LatentSummary
+}
+
+/** Scores of every shared latent; null where it does not fire, or not often enough. */
+export interface LatentScores {
+  /** E_img / (E_img + E_txt): 1 = fires on patches only. */
+  modality: (number | null)[]
+  /** Cosine over pairs of its activations in image and text. */
+  bridge: (number | null)[]
+  /** Pairs where it fires in both over pairs where it fires in either. */
+  jaccard: (number | null)[]
+  /** Mean cosine of the images that fire it, weighted by activation. */
+  monosemanticity: (number | null)[]
+}
+
 /** Every metric with its controls. What could not be computed is absent and named, with its reason, in `skipped`. */
 export interface Evaluation {
   format: number
@@ -148,6 +190,13 @@ export interface Evaluation {
   maxfreq?: { t2i: number; i2t: number }
   sparsity?: Partial<PerModality<Sparsity>>
   truth?: TruthRecovery
+  structure?: Structure
+  latents?: LatentScores
+  /**
+   * Path of a number → its 95 % interval, by a bootstrap over images (over concepts for `truth.identityRate`). `…aboveShuffled` is
+   * the number above that with another pair's caption.
+   */
+  intervals?: Record<string, [low: number, high: number]>
   /** Path of what is absent → why. */
   skipped?: Record<string, string>
 }

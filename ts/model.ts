@@ -17,7 +17,7 @@ export interface Codes<A extends Float32Array | Float64Array = Float32Array> {
   readonly indices: Uint32Array
   /** Values [n · k]. */
   readonly values: A
-  /** Slots of a token. */
+  /** Slots of a token: kShared + kPrivate, or as many as the fullest token needs where the model has thresholds. */
   readonly k?: number
   /** Shared latents: indices below are of the shared block. */
   readonly dShared?: number
@@ -98,8 +98,8 @@ export class Model implements AsyncDisposable {
   encode(activations: Float32Array, modality: Modality): Required<Codes> {
     checkModality(modality)
     checkFloats('activations', activations)
-    const { indices, values } = call(() => this.native.encode(activations, modality))
-    return { indices, values, k: this.config.kShared + this.config.kPrivate, dShared: this.config.dShared }
+    const { indices, values, k } = call(() => this.native.encode(activations, modality))
+    return { indices, values, k, dShared: this.config.dShared }
   }
 
   /** Reconstructions [n · d] in the units of the raw activations, from the whole code or one block, bias included. */
@@ -110,7 +110,7 @@ export class Model implements AsyncDisposable {
       throw optionError('block', block, "'joint', 'shared' or 'private'")
     }
     checkCodes('codes', codes)
-    return call(() => this.native.decode(codes.indices, codes.values, modality, block))
+    return call(() => this.native.decode(codes.indices, codes.values, modality, block, codes.k))
   }
 
   /** Which patches and tokens of a pair belong together: the transport plan between their shared codes. */
@@ -118,14 +118,15 @@ export class Model implements AsyncDisposable {
     if (typeof pair !== 'object' || pair === null) throw optionError('pair', pair, 'an object with vision and text')
     const vision = this.#codes(pair.vision, 'vision')
     const text = this.#codes(pair.text, 'text')
-    const result = call(() => this.native.match(vision.indices, vision.values, text.indices, text.values))
+    const result = call(() =>
+      this.native.match(vision.indices, vision.values, text.indices, text.values, vision.k, text.k),
+    )
     const { plan, columnMarginal } = result
-    const slots = this.config.kShared + this.config.kPrivate
     return Object.freeze({
       plan,
       columnMarginal,
-      patches: vision.indices.length / slots,
-      tokens: text.indices.length / slots,
+      patches: result.patches,
+      tokens: result.tokens,
       marginalError: result.marginalError,
       transportCost: result.transportCost,
       entropy: result.entropy,

@@ -42,6 +42,8 @@ struct Request {
     heatmaps: Option<Vec<String>>,
     #[serde(default)]
     seed: Option<u64>,
+    #[serde(default)]
+    bootstrap: Option<usize>,
     /// Store that the ridge maps of the ceilings are fitted on.
     #[serde(default)]
     fit_on: Option<PathBuf>,
@@ -162,6 +164,7 @@ pub fn start_evaluate(options: String, model: &NativeModel) -> Result<NativeJob>
             heatmaps: request.heatmaps.unwrap_or(defaults.heatmaps),
             boxes: !matches!(request.boxes, Some(Boxes::Use(false))),
             seed: request.seed.unwrap_or(defaults.seed),
+            bootstrap: request.bootstrap.unwrap_or(defaults.bootstrap),
             ..defaults
         };
         let source: Box<dyn AnnotatedSource> = match request.boxes {

@@ -23,6 +23,8 @@ pub struct NativeCodes {
     pub indices: Uint32Array,
     /// Values.
     pub values: Float32Array,
+    /// Slots of a token.
+    pub k: u32,
 }
 
 /// The plan of one pair.
@@ -30,6 +32,10 @@ pub struct NativeCodes {
 pub struct NativeMatch {
     /// Π, row by row.
     pub plan: Float32Array,
+    /// Rows.
+    pub patches: u32,
+    /// Columns.
+    pub tokens: u32,
     /// Mass of each token.
     pub column_marginal: Float32Array,
     /// Row-marginal error.
@@ -59,20 +65,19 @@ fn block(name: &str) -> std::result::Result<Block, Failure> {
 }
 
 impl NativeModel {
-    fn codes(&self, indices: &[u32], values: &[f32]) -> std::result::Result<Codes, Failure> {
+    /// Codes of `k` slots a token; only models with thresholds have another number than their configuration names.
+    fn codes(&self, indices: &[u32], values: &[f32], k: Option<u32>) -> std::result::Result<Codes, Failure> {
         let config = &self.model.config;
-        let k = config.k();
+        let (k_shared, k_private) = match (self.model.thresholds, k) {
+            (Some(_), Some(k)) => (k as usize, 0),
+            _ => (config.k_shared, config.k_private),
+        };
+        let k = (k_shared + k_private).max(1);
         if indices.len() != values.len() || !indices.len().is_multiple_of(k) {
             let found = format!("{} indices and {} values", indices.len(), values.len());
             return Err(Failure::shape("codes", found, format!("a multiple of k = {k}, equal in number")));
         }
-        Ok(Codes {
-            indices: indices.to_vec(),
-            values: values.to_vec(),
-            n: indices.len() / k,
-            k_shared: config.k_shared,
-            k_private: config.k_private,
-        })
+        Ok(Codes { indices: indices.to_vec(), values: values.to_vec(), n: indices.len() / k, k_shared, k_private })
     }
 }
 
@@ -108,7 +113,8 @@ impl NativeModel {
     #[napi(catch_unwind)]
     pub fn encode(&self, activations: &[f32], modality_name: String) -> Result<NativeCodes> {
         let codes = self.model.encode(activations, modality(&modality_name)?).map_err(Failure::from)?;
-        Ok(NativeCodes { indices: codes.indices.into(), values: codes.values.into() })
+        let k = (codes.k_shared + codes.k_private) as u32;
+        Ok(NativeCodes { indices: codes.indices.into(), values: codes.values.into(), k })
     }
 
     /// Reconstructions in raw units.
@@ -119,8 +125,9 @@ impl NativeModel {
         values: &[f32],
         modality_name: String,
         block_name: String,
+        k: Option<u32>,
     ) -> Result<Float32Array> {
-        let codes = self.codes(indices, values)?;
+        let codes = self.codes(indices, values, k)?;
         let out = self.model.decode(&codes, modality(&modality_name)?, block(&block_name)?).map_err(Failure::from)?;
         Ok(out.into())
     }
@@ -133,12 +140,16 @@ impl NativeModel {
         vision_values: &[f32],
         text_indices: &[u32],
         text_values: &[f32],
+        vision_k: Option<u32>,
+        text_k: Option<u32>,
     ) -> Result<NativeMatch> {
-        let vision = self.codes(vision_indices, vision_values)?;
-        let text = self.codes(text_indices, text_values)?;
+        let vision = self.codes(vision_indices, vision_values, vision_k)?;
+        let text = self.codes(text_indices, text_values, text_k)?;
         let plan = self.model.match_pair(&vision, &text).map_err(Failure::from)?;
         Ok(NativeMatch {
             plan: plan.plan.into(),
+            patches: vision.n as u32,
+            tokens: text.n as u32,
             column_marginal: plan.column_marginal.into(),
             marginal_error: plan.marginal_error,
             transport_cost: plan.transport_cost,

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { type Command, InvalidArgumentError } from 'commander'
 import { type BenchOptions, bench } from '../bench.js'
-import { checkPreset, type Preset } from '../config.js'
+import { checkPreset, type Preset, presets } from '../config.js'
 import { LucidError, optionError } from '../errors.js'
 import { evaluate } from '../evaluate.js'
 import { type ExamineBackboneOptions, examineBackbone } from '../examine.js'
@@ -143,7 +143,7 @@ function addTrain(root: Command): void {
     .description('train a model on a store of activations')
     .option('--activations <folder>', 'the training store')
     .option('--validation <folder>', 'a store to evaluate on in between')
-    .option('--preset <name>', "'default', 'paper', 'ot-only', 'share-k', 'share-k-gsl' or 'share-k-gsl-gcmt'")
+    .option('--preset <name>', `one of ${presets.join(', ')}`)
     .option('--init <path>', 'start from a model folder or a .safetensors file')
     .option('--out <folder>', 'folder of the run')
     .option('--resume', 'continue the run in --out')
@@ -171,6 +171,7 @@ function addEvaluate(root: Command): void {
     .option('--targets <list>', 'union, largest, best, category, phrase', toList)
     .option('--heatmaps <list>', 'plan-max, code, concept, plan-sum', toList)
     .option('--seed <seed>', 'seed of the shuffled captions', toInteger)
+    .option('--bootstrap <count>', 'resamples of the confidence intervals (1000); 0 = none', toInteger)
     .option('--out <folder>', 'folder for evaluation.json')
   addCommonOptions(addDeviceOptions(command))
   action(command, async ({ options }, output) => {

@@ -98,12 +98,16 @@ export function reproduce(options: ReproduceOptions = {}, control: Control = {})
     const seeds = Array.from({ length: count }, (_, seed) => seed)
     const stores = await storesOf(checked, out, teller)
     const models = modelsFor(asked, scale).map((model) =>
-      steps === undefined ? model : { ...model, fields: { ...model.fields, steps } },
+      steps === undefined || isFloor(model) ? model : { ...model, fields: { ...model.fields, steps } },
     )
     const measured = await measuredModels(models, seeds, stores, out, checked, teller)
     const material: Material = { results: new Results(measured), scale, seeds, data: dataLine(stores) }
     const times = asked.has('rivals')
-      ? await timeSteps(models.filter(inRivals), stores.activations, teller)
+      ? await timeSteps(
+          models.filter((model) => inRivals(model) && !isFloor(model)),
+          stores.activations,
+          teller,
+        )
       : new Map<string, number>()
     const tables = [
       ...(asked.has('table2') ? [table2(material)] : []),
@@ -129,6 +133,9 @@ function questionsOf(tables: readonly string[]): ReadonlySet<Question> {
   }
   return asked
 }
+
+/** What is not trained has no steps to change, and no time of one. */
+const isFloor = ({ preset }: PlannedModel): boolean => preset === 'pca' || preset === 'random-dictionary'
 
 const inRivals = ({ name, untrained }: PlannedModel): boolean =>
   !untrained && name !== 'shared-only' && !['ot-only', 'share-k', 'share-k-gsl'].includes(name)

@@ -1,6 +1,6 @@
 /** Which models the tables need: each a preset and what it differs in. */
 
-import { type Config, type Preset, presets } from '../config.js'
+import type { Config, Preset } from '../config.js'
 import type { Rung } from './published.js'
 
 /** A model to train, on every seed. */
@@ -101,36 +101,44 @@ export function recommended(scale: Scale): PlannedModel {
 }
 
 /**
- * The methods of the comparison: equal latents, equal entries, equal steps. Those that start at random stand beside LUCID
- * from a random start; separate autoencoders stand beside LUCID from either start.
+ * The methods of the comparison: equal latents, equal entries, equal steps. Rivals have one block, as large as both of LUCID's, and start at
+ * random, as one row of LUCID does; separate autoencoders also stand beside LUCID from its own start.
  */
 export function rivals(scale: Scale): readonly PlannedModel[] {
-  const { training, recommended: fields, ...shape } = sizeOf(scale)
-  const base = { ...shape, ...training }
+  const { training, recommended: _, ...shape } = sizeOf(scale)
   const lucid = recommended(scale)
-  const one = (preset: string, title: string, extra: Partial<Config> = {}): PlannedModel[] =>
-    (presets as readonly string[]).includes(preset)
-      ? [{ name: preset, title, preset: preset as Preset, fields: { ...base, ...extra } }]
-      : []
+  const one = {
+    ...training,
+    dShared: shape.dShared + shape.dPrivate,
+    dPrivate: 0,
+    kShared: shape.kShared + shape.kPrivate,
+    kPrivate: 0,
+  }
+  // Floors are not trained.
+  const floor = { ...one, steps: 1, lr: 0 }
+  const rival = (preset: Preset, title: string, fields: Partial<Config> = one): PlannedModel => ({
+    name: preset,
+    title,
+    preset,
+    fields,
+  })
   return [
     lucid,
     {
       name: 'separate-same-start',
       title: 'Separate, the start of LUCID',
       preset: 'default',
-      fields: { ...lucid.fields, beta: 0, gamma: 0, wOt: 0 },
+      fields: { ...lucid.fields, method: 'separate' },
     },
-    { name: 'share-k-gsl-gcmt', title: 'LUCID, random start', preset: 'share-k-gsl-gcmt', fields: base },
-    ...one('separate', 'Separate, Top-k'),
-    ...one('separate-batch-topk', 'Separate, BatchTopK'),
-    ...one('separate-matryoshka', 'Separate, Matryoshka BatchTopK'),
-    ...one('separate-jumprelu', 'Separate, JumpReLU'),
-    ...one('sparc', 'SPARC'),
-    ...one('usae', 'USAE'),
-    ...one('vl-sae', 'VL-SAE'),
-    ...one('pooled-concat', 'Pooled concatenation'),
-    ...one('pca', 'PCA'),
-    ...one('random-dictionary', 'Random dictionary'),
+    rival('share-k-gsl-gcmt', 'LUCID, random start', { ...shape, ...training }),
+    rival('separate', 'Separate, Top-k'),
+    rival('separate-batch-topk', 'Separate, BatchTopK'),
+    rival('separate-matryoshka', 'Separate, Matryoshka BatchTopK'),
+    rival('sparc', 'SPARC'),
+    rival('usae', 'USAE'),
+    rival('pooled-concat', 'Pooled concatenation'),
+    rival('pca', 'PCA', floor),
+    rival('random-dictionary', 'Random dictionary', floor),
     { ...lucid, name: 'lucid-untrained', title: 'LUCID, untrained backbone', untrained: true },
   ]
 }

@@ -16,6 +16,7 @@ use crate::grounding::{Matched, PairGrounding, ground_pair};
 use crate::metrics::cross::{Coded, PairCross, pair_cross};
 use crate::metrics::means::{Means, sums_of};
 use crate::metrics::reconstruction::{PairErrors, pair_errors};
+use crate::metrics::structure::PooledPair;
 use crate::pairs::{read_states, wrong_captions};
 use crate::recovery::checked_truth;
 use crate::recovery::transport::{LinkScore, link_scores};
@@ -36,6 +37,8 @@ pub struct EvaluateOptions {
     pub seed: u64,
     /// Pairs in memory at once; does not change the result. Default 16.
     pub batch_pairs: usize,
+    /// Resamples of the confidence intervals; 0 = none. Default 1000.
+    pub bootstrap: usize,
 }
 
 impl Default for EvaluateOptions {
@@ -46,6 +49,7 @@ impl Default for EvaluateOptions {
             boxes: true,
             seed: 0,
             batch_pairs: 16,
+            bootstrap: 1000,
         }
     }
 }
@@ -82,6 +86,8 @@ pub(crate) struct PairResult {
     pub(crate) v2t: PairCross,
     pub(crate) grounding: PairGrounding,
     pub(crate) truth: Option<(PairTruth, Vec<LinkScore>)>,
+    pub(crate) pooled: PooledPair,
+    pub(crate) key: String,
 }
 
 /// What all pairs are measured with.
@@ -95,6 +101,7 @@ pub(crate) struct Measure<'a> {
     pub(crate) targets: Vec<TargetMode>,
     heatmaps: Vec<HeatMap>,
     pub(crate) grounding: bool,
+    seed: u64,
 }
 
 impl Measure<'_> {
@@ -181,7 +188,9 @@ impl Measure<'_> {
             }
             None => None,
         };
-        Ok(PairResult { vision, text, vision_errors, text_errors, t2v, v2t, grounding, truth })
+        let key = source.key(pair).to_owned();
+        let pooled = PooledPair::new(self.seed, &key, &vision, &text, &vision_states, coder.width(Modality::Vision));
+        Ok(PairResult { pooled, key, vision, text, vision_errors, text_errors, t2v, v2t, grounding, truth })
     }
 }
 
@@ -202,6 +211,9 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     check_widths(coder, source.d_vision(), source.d_text())?;
     let (targets, heatmaps) = (options.targets()?, options.heatmaps()?);
+    if options.bootstrap > 100_000 {
+        return Err(InterpretError::option("bootstrap", options.bootstrap, "at most 100000 resamples"));
+    }
     if options.batch_pairs == 0 {
         return Err(InterpretError::option("batchPairs", 0, "at least 1"));
     }
@@ -224,9 +236,10 @@ pub fn evaluate(
         mean_text: text.finish(),
         targets,
         heatmaps,
+        seed: options.seed,
         grounding: options.boxes && (0..pairs).any(|pair| has_boxes(source.info(pair))),
     };
-    let mut totals = Totals::new(coder, truth);
+    let mut totals = Totals::new(coder, truth, options);
     for start in (0..pairs).step_by(options.batch_pairs) {
         stop_if_cancelled(observer)?;
         let end = (start + options.batch_pairs).min(pairs);

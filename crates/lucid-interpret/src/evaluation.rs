@@ -299,6 +299,99 @@ pub struct ConceptRecovery {
     pub text: Option<BestLatent>,
 }
 
+/// A 95 % interval: its ends.
+pub type Interval = [f64; 2];
+
+/// Share of queries whose right answer is among the first 1, 5 and 10.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct RetrievalScore {
+    /// R@1.
+    pub at1: f64,
+    /// R@5.
+    pub at5: f64,
+    /// R@10.
+    pub at10: f64,
+}
+
+/// Retrieval by the cosine of pooled shared codes.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Retrieval {
+    /// Images for a caption.
+    pub t2i: RetrievalScore,
+    /// Captions for an image.
+    pub i2t: RetrievalScore,
+    /// For answers drawn at random.
+    pub chance: RetrievalScore,
+}
+
+/// Skewness of how often an answer is among the nearest of all queries: large where a few answers are near to everything.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Hubness {
+    /// Nearest answers that count.
+    pub neighbours: u64,
+    /// Over images, captions asking.
+    pub t2i: f64,
+    /// Over captions, images asking.
+    pub i2t: f64,
+    /// The skewness of neighbours drawn at random.
+    pub random: f64,
+}
+
+/// Overlap of the latents that fire for the two halves of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct SupportOverlap {
+    /// Mean over pairs of |S_v ∩ S_t| / |S_v ∪ S_t|.
+    pub jaccard: f64,
+    /// The same for halves of different pairs.
+    pub shuffled: f64,
+}
+
+/// Mean of a score over the shared latents that have one.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct LatentSummary {
+    /// Mean.
+    pub mean: f64,
+    /// The same with halves of different pairs, or with activations of other images.
+    pub shuffled: f64,
+    /// Latents that have the score.
+    pub latents: u64,
+}
+
+/// What pooled shared codes tell of pairs and of latents.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Structure {
+    /// Pairs compared.
+    pub pairs: u64,
+    /// Retrieval.
+    pub retrieval: Retrieval,
+    /// Hubness of that retrieval.
+    pub hubness: Hubness,
+    /// Overlap of supports, by pair.
+    pub support: SupportOverlap,
+    /// Bridge score of latents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<LatentSummary>,
+    /// Overlap of supports, by latent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jaccard: Option<LatentSummary>,
+    /// Monosemanticity score of latents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monosemanticity: Option<LatentSummary>,
+}
+
+/// Scores of every shared latent; `null` where it does not fire, or not often enough.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct LatentScores {
+    /// E_img / (E_img + E_txt): 1 = fires on patches only.
+    pub modality: Vec<Option<f64>>,
+    /// Cosine over pairs of its activations in image and text.
+    pub bridge: Vec<Option<f64>>,
+    /// Pairs where it fires in both over pairs where it fires in either.
+    pub jaccard: Vec<Option<f64>>,
+    /// How alike the images are that fire it.
+    pub monosemanticity: Vec<Option<f64>>,
+}
+
 /// Everything that was measured.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -335,6 +428,15 @@ pub struct Evaluation {
     /// Recovery of known concepts, where the truth is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truth: Option<TruthRecovery>,
+    /// Retrieval, hubness and what else pooled shared codes tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub structure: Option<Structure>,
+    /// Scores of every shared latent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latents: Option<LatentScores>,
+    /// Path of a number → its 95 % interval, by a bootstrap over images (over concepts for `truth.identityRate`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub intervals: BTreeMap<String, Interval>,
     /// Path of what is absent → why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub skipped: BTreeMap<String, String>,

@@ -10,8 +10,10 @@ use crate::evaluation::{Cross, Evaluation, MaxFrequency, PerDirection, PerModali
 use crate::grounding::GroundingTotal;
 use crate::grounding::queries::TargetMode;
 use crate::metrics::activity::Activity;
+use crate::metrics::bootstrap::{Bootstrap, Form};
 use crate::metrics::cross::CrossErrors;
 use crate::metrics::reconstruction::Errors;
+use crate::metrics::structure::{Pool, Query};
 use crate::recovery::RecoveryTotal;
 use crate::recovery::truth::TruthSource;
 
@@ -29,10 +31,12 @@ pub(crate) struct Totals {
     text_activity: Activity,
     grounding: GroundingTotal,
     recovery: Option<RecoveryTotal>,
+    pool: Pool,
+    bootstrap: Bootstrap,
 }
 
 impl Totals {
-    pub(crate) fn new(coder: &dyn Coder, truth: Option<&dyn TruthSource>) -> Self {
+    pub(crate) fn new(coder: &dyn Coder, truth: Option<&dyn TruthSource>, options: &EvaluateOptions) -> Self {
         let activity = Activity::new(coder.d_shared(), coder.latents());
         Self {
             pairs: 0,
@@ -44,6 +48,8 @@ impl Totals {
             text_activity: activity,
             grounding: GroundingTotal::default(),
             recovery: truth.map(|truth| RecoveryTotal::new(truth, coder)),
+            pool: Pool::default(),
+            bootstrap: Bootstrap::new(options.bootstrap, options.seed),
         }
     }
 
@@ -59,9 +65,41 @@ impl Totals {
         if let (Some(recovery), Some((truth, links))) = (&mut self.recovery, &pair.truth) {
             recovery.add(truth, &pair.vision, &pair.text, links);
         }
+        self.resample(&pair);
+        self.pool.add(pair.pooled);
     }
 
-    pub(crate) fn finish(&self, measure: &Measure, options: &EvaluateOptions, tokens: Tokens) -> Evaluation {
+    /// A pair's part of the confidence intervals.
+    fn resample(&mut self, pair: &PairResult) {
+        let weights = self.bootstrap.weights(&pair.key);
+        let mut add = |path: &str, form: Form, a: f64, b: f64| self.bootstrap.add(&weights, path, form, a, b);
+        let sides = [
+            ("vision", &pair.vision_errors, &pair.vision, "t2v", &pair.t2v),
+            ("text", &pair.text_errors, &pair.text, "v2t", &pair.v2t),
+        ];
+        for (name, errors, codes, direction, cross) in sides {
+            for (block, error) in [("joint", errors.joint), ("shared", errors.shared), ("private", errors.private)] {
+                add(&format!("r2.{name}.{block}"), Form::OneMinusRatio, error, errors.spread);
+            }
+            for (block, error) in [("shared", cross.shared), ("joint", cross.joint)] {
+                add(&format!("cross.{direction}.{block}"), Form::OneMinusRatio, error, errors.spread);
+            }
+            if let Some(shuffled) = cross.shuffled {
+                let path = format!("cross.{direction}.controls.shuffledCaption");
+                add(&path, Form::OneMinusRatio, shuffled, errors.spread);
+                // What the caption itself explains.
+                let gain = shuffled - cross.shared;
+                add(&format!("cross.{direction}.aboveShuffled"), Form::Ratio, gain, errors.spread);
+            }
+            let shared: usize = (0..codes.len()).map(|token| codes.shared(token).indices.len()).sum();
+            let tokens = codes.len() as f64;
+            add(&format!("sparsity.{name}.l0.shared"), Form::Ratio, shared as f64, tokens);
+            add(&format!("sparsity.{name}.l0.private"), Form::Ratio, (codes.entries() - shared) as f64, tokens);
+        }
+        pair.grounding.for_each(|path, value| add(path, Form::Ratio, value, 1.0));
+    }
+
+    pub(crate) fn finish(mut self, measure: &Measure, options: &EvaluateOptions, tokens: Tokens) -> Evaluation {
         let mut skipped = BTreeMap::new();
         let mut skip = |path: &str, reason: &str| {
             skipped.insert(path.to_owned(), reason.to_owned());
@@ -131,6 +169,36 @@ impl Totals {
             }
         }
         let truth = self.recovery.as_ref().map(|recovery| recovery.finish(&mut skipped));
+        let (structure, latents) = match std::mem::take(&mut self.pool).finish(measure.coder.d_shared()) {
+            Some((structure, latents, queries)) => {
+                for Query { key, t2i, i2t } in &queries {
+                    let weights = self.bootstrap.weights(key);
+                    for (way, hits) in [("t2i", t2i), ("i2t", i2t)] {
+                        for (rank, hit) in [1, 5, 10].into_iter().zip(hits) {
+                            let path = format!("structure.retrieval.{way}.at{rank}");
+                            self.bootstrap.add(&weights, &path, Form::Ratio, *hit, 1.0);
+                        }
+                    }
+                }
+                (Some(structure), Some(latents))
+            }
+            None => {
+                let reason = "fewer than two pairs, or no shared latents".to_owned();
+                skipped.extend([("structure".to_owned(), reason.clone()), ("latents".to_owned(), reason)]);
+                (None, None)
+            }
+        };
+        if let (Some(recovery), Some(truth)) = (&self.recovery, &truth) {
+            for (name, same) in recovery.identical(truth) {
+                let weights = self.bootstrap.weights(&format!("concept {name}"));
+                self.bootstrap.add(&weights, "truth.identityRate", Form::Ratio, f64::from(u8::from(same)), 1.0);
+            }
+        }
+        let mut intervals = self.bootstrap.finish();
+        // What is absent has no interval either.
+        if !has_private {
+            intervals.retain(|path, _| !path.ends_with(".private"));
+        }
         if truth.is_none() {
             skipped.insert("truth".into(), "the truth of these pairs is not known".into());
         }
@@ -147,6 +215,9 @@ impl Totals {
             maxfreq,
             sparsity,
             truth,
+            structure,
+            latents,
+            intervals,
             skipped,
         }
     }

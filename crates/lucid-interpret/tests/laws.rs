@@ -292,3 +292,26 @@ fn cancelling_stops_the_work() {
     let error = evaluate(&LinearCoder::axes(D), &store, &EvaluateOptions::default(), None, &Stop).unwrap_err();
     assert_eq!(error.code(), "E_CANCELLED");
 }
+
+/// Every interval holds the number it belongs to, and a number that has one is there.
+#[test]
+fn intervals_hold_their_numbers() {
+    let pairs = random_pairs(40, D, 9);
+    let evaluation = run(&LinearCoder::signed_axes(D), &store(D, &pairs), &all_maps());
+    let json = serde_json::to_value(&evaluation).unwrap();
+    assert!(evaluation.intervals.len() > 20, "{:?}", evaluation.intervals.keys());
+    for (path, [low, high]) in &evaluation.intervals {
+        assert!(low <= high, "{path}");
+        if path.contains("aboveShuffled") {
+            continue;
+        }
+        let value = path.split('.').try_fold(&json, |node, name| node.get(name));
+        let value = value.and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {path}"));
+        // Six digits are kept.
+        let room = 1e-5 * value.abs().max(1e-3);
+        assert!(*low - room <= value && value <= *high + room, "{path}: {value} outside {low} … {high}");
+    }
+    let none = run(&LinearCoder::signed_axes(D), &store(D, &pairs), &EvaluateOptions { bootstrap: 0, ..all_maps() });
+    assert!(none.intervals.is_empty());
+    assert_eq!(none.r2, evaluation.r2);
+}

@@ -25,7 +25,8 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 #[test]
 fn rows_have_norm_one_and_a_tied_encoder_is_a_copy() {
     let store = synthetic(1, 60, 9, 12, 10).store;
-    for preset in Preset::ALL {
+    // More latents than principal components: the rest are zero rows.
+    for preset in Preset::ALL.into_iter().filter(|preset| *preset != Preset::Pca) {
         let config = Config { d_shared: 14, d_private: 10, ..preset.config() };
         let params = start(&config, &store, &Recorder::default());
         for modality in Modality::ALL {

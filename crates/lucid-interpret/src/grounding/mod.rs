@@ -48,6 +48,28 @@ pub(crate) struct PairGrounding {
     asked: Vec<Asked>,
 }
 
+impl PairGrounding {
+    /// Every score with its place in the evaluation, and what it is above that of another caption.
+    pub(crate) fn for_each(&self, mut each: impl FnMut(&str, f64)) {
+        for asked in &self.asked {
+            for of_map in &asked.maps {
+                let place = format!("grounding.{}.{}", of_map.map.name(), asked.mode.name());
+                let named = |score: &GroundingScore| {
+                    [("massAtObj", score.mass_at_obj), ("pointAt1", score.point_at1), ("iouAt10", score.iou_at10)]
+                };
+                for (name, value) in named(&of_map.score) {
+                    each(&format!("{place}.{name}"), value);
+                }
+                if let Some(shuffled) = &of_map.shuffled {
+                    for ((name, own), (_, other)) in named(&of_map.score).into_iter().zip(named(shuffled)) {
+                        each(&format!("{place}.aboveShuffled.{name}"), own - other);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Asks everything of one pair. `wrong` is the pair whose caption is the wrong one, matched against this image; a
 /// phrase or category then asks with a phrase or category of the wrong caption where it has one, with all of it else.
 pub(crate) fn ground_pair(

@@ -4,6 +4,8 @@
 //! bits for every batch size, order of pairs and number of threads.
 
 pub(crate) mod activity;
+pub(crate) mod bootstrap;
 pub(crate) mod cross;
 pub(crate) mod means;
 pub(crate) mod reconstruction;
+pub(crate) mod structure;

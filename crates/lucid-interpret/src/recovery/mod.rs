@@ -67,6 +67,13 @@ impl RecoveryTotal {
     }
 
     /// The measures, with the reason of each that is missing under its path.
+    /// Of every concept that the identity rate is taken over: its name, and whether its best latent is the same in both modalities.
+    pub(crate) fn identical(&self, found: &TruthRecovery) -> Vec<(String, bool)> {
+        let listed = |&(c, _): &(usize, &ConceptRecovery)| self.vision.varies(c) && self.text.varies(c);
+        let concepts = found.concepts.iter().enumerate().filter(listed);
+        concepts.map(|(_, concept)| (concept.name.clone(), is_identical(concept))).collect()
+    }
+
     pub(crate) fn finish(&self, skipped: &mut BTreeMap<String, String>) -> TruthRecovery {
         let count = self.concepts.len();
         let best = |correlations: &Correlations, concept| {

@@ -1,0 +1,480 @@
+//! What the shared latents are to both modalities, pair by pair: retrieval, hubness, modality and bridge scores, overlap of supports,
+//! and how alike the images are that fire a latent.
+//!
+//! A pair is its two pooled codes: the mean shared code of its patches, and that of its tokens. Everything is summed in the order of
+//! keys, so the result depends on which pairs there are and on nothing else.
+
+use lucid_kernels::Modality;
+
+use crate::coder::SparseCodes;
+use crate::evaluation::{Hubness, LatentScores, LatentSummary, Retrieval, RetrievalScore, Structure, SupportOverlap};
+
+/// Pairs that are compared with each other at most: those of the smallest hashes of their keys.
+pub(crate) const PAIRS: usize = 5000;
+/// Neighbours whose occurrences make hubness.
+const NEIGHBOURS: usize = 10;
+const RANKS: [usize; 3] = [1, 5, 10];
+
+/// A pair as this module sees it.
+pub(crate) struct PooledPair {
+    /// Hash of (seed, key), which orders the pairs.
+    pub order: [u8; 32],
+    /// Mean shared code of the patches, by rising latent.
+    pub vision: Vec<(u32, f32)>,
+    /// Mean shared code of the tokens.
+    pub text: Vec<(u32, f32)>,
+    /// Mean state of the patches.
+    pub state: Vec<f32>,
+    pub key: String,
+}
+
+impl PooledPair {
+    pub(crate) fn new(
+        seed: u64,
+        key: &str,
+        vision: &SparseCodes,
+        text: &SparseCodes,
+        states: &[f32],
+        d: usize,
+    ) -> Self {
+        let pooled = |codes: &SparseCodes| {
+            let all: Vec<usize> = (0..codes.len()).collect();
+            codes.mean_shared(&all).into_iter().map(|(latent, value)| (latent, value as f32)).collect()
+        };
+        let mut state = vec![0.0_f64; d];
+        for row in states.chunks_exact(d) {
+            state.iter_mut().zip(row).for_each(|(sum, &h)| *sum += f64::from(h));
+        }
+        let n = (states.len() / d).max(1) as f64;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"structure").update(&seed.to_le_bytes()).update(key.as_bytes());
+        Self {
+            order: *hasher.finalize().as_bytes(),
+            vision: pooled(vision),
+            text: pooled(text),
+            state: state.into_iter().map(|sum| (sum / n) as f32).collect(),
+            key: key.to_owned(),
+        }
+    }
+
+    fn of(&self, modality: Modality) -> &[(u32, f32)] {
+        match modality {
+            Modality::Vision => &self.vision,
+            Modality::Text => &self.text,
+        }
+    }
+}
+
+/// Pairs in the order of their hashes, at most [`PAIRS`].
+#[derive(Default)]
+pub(crate) struct Pool {
+    pairs: Vec<PooledPair>,
+}
+
+/// One query of retrieval, for the intervals: the image's key, and whether the right answer is among the first 1, 5, 10.
+pub(crate) struct Query {
+    pub key: String,
+    pub t2i: [f64; 3],
+    pub i2t: [f64; 3],
+}
+
+impl Pool {
+    pub(crate) fn add(&mut self, pair: PooledPair) {
+        self.pairs.push(pair);
+        // Sorted now and then only, so that adding stays cheap.
+        if self.pairs.len() >= 2 * PAIRS {
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
+        self.pairs.sort_by(|a, b| a.order.cmp(&b.order));
+        self.pairs.truncate(PAIRS);
+    }
+
+    /// Everything, and the queries of retrieval; nothing with fewer than two pairs.
+    pub(crate) fn finish(mut self, d_shared: usize) -> Option<(Structure, LatentScores, Vec<Query>)> {
+        self.trim();
+        if self.pairs.len() < 2 || d_shared == 0 {
+            return None;
+        }
+        let (retrieval, hubness, queries) = self.retrieval(d_shared);
+        let latents = self.latents(d_shared);
+        let structure = Structure {
+            pairs: self.pairs.len() as u64,
+            retrieval,
+            hubness,
+            support: self.support(),
+            bridge: summary(&latents.own.bridge, &latents.shuffled.bridge),
+            jaccard: summary(&latents.own.jaccard, &latents.shuffled.jaccard),
+            monosemanticity: summary(&latents.own.monosemanticity, &latents.shuffled.monosemanticity),
+        };
+        Some((structure, latents.own, queries))
+    }
+
+    /// The pair whose half stands in for the right one: one cycle.
+    fn other(&self, pair: usize) -> &PooledPair {
+        &self.pairs[(pair + 1) % self.pairs.len()]
+    }
+
+    /// cos of every text with every image \[texts · images\].
+    fn similarities(&self, d_shared: usize) -> Vec<f32> {
+        let n = self.pairs.len();
+        let norm = |code: &[(u32, f32)]| code.iter().map(|(_, v)| v * v).sum::<f32>().sqrt();
+        let mut index: Vec<Vec<(u32, f32)>> = vec![Vec::new(); d_shared];
+        for (image, pair) in self.pairs.iter().enumerate() {
+            let norm = norm(&pair.vision);
+            for &(latent, value) in pair.vision.iter().filter(|_| norm > 0.0) {
+                index[latent as usize].push((image as u32, value / norm));
+            }
+        }
+        let mut out = vec![0.0; n * n];
+        for (row, pair) in out.chunks_exact_mut(n).zip(&self.pairs) {
+            let norm = norm(&pair.text);
+            for &(latent, value) in pair.text.iter().filter(|_| norm > 0.0) {
+                for &(image, other) in &index[latent as usize] {
+                    row[image as usize] += value / norm * other;
+                }
+            }
+        }
+        out
+    }
+
+    fn retrieval(&self, d_shared: usize) -> (Retrieval, Hubness, Vec<Query>) {
+        let n = self.pairs.len();
+        let by_text = self.similarities(d_shared);
+        let mut by_image = vec![0.0; n * n];
+        for text in 0..n {
+            for image in 0..n {
+                by_image[image * n + text] = by_text[text * n + image];
+            }
+        }
+        let score = |matrix: &[f32]| {
+            let hits: Vec<[f64; 3]> =
+                matrix.chunks_exact(n).enumerate().map(|(query, row)| found(row, query)).collect();
+            let mean = |rank: usize| hits.iter().map(|hit| hit[rank]).sum::<f64>() / n as f64;
+            (RetrievalScore { at1: mean(0), at5: mean(1), at10: mean(2) }, hits)
+        };
+        let ((t2i, text_hits), (i2t, image_hits)) = (score(&by_text), score(&by_image));
+        let queries = self.pairs.iter().enumerate();
+        let queries = queries
+            .map(|(at, pair)| Query { key: pair.key.clone(), t2i: text_hits[at], i2t: image_hits[at] })
+            .collect();
+        let chance = |k: usize| (k as f64 / n as f64).min(1.0);
+        let chance = RetrievalScore { at1: chance(1), at5: chance(5), at10: chance(10) };
+        let neighbours = NEIGHBOURS.min(n);
+        let share = neighbours as f64 / n as f64;
+        let spread = (n as f64 * share * (1.0 - share)).sqrt();
+        let hubness = Hubness {
+            neighbours: neighbours as u64,
+            t2i: skewness(&occurrences(&by_text, n, neighbours)),
+            i2t: skewness(&occurrences(&by_image, n, neighbours)),
+            random: if spread > 0.0 { (1.0 - 2.0 * share) / spread } else { 0.0 },
+        };
+        (Retrieval { t2i, i2t, chance }, hubness, queries)
+    }
+
+    /// Overlap of the latents that the two halves of a pair fire (SPARC's Jaccard), beside that of two different pairs.
+    fn support(&self) -> SupportOverlap {
+        let jaccard = |a: &[(u32, f32)], b: &[(u32, f32)]| {
+            let (a, b) = (a.iter().map(|e| e.0), b.iter().map(|e| e.0));
+            let (a, b): (std::collections::BTreeSet<u32>, std::collections::BTreeSet<u32>) = (a.collect(), b.collect());
+            let union = a.union(&b).count();
+            if union == 0 { 0.0 } else { a.intersection(&b).count() as f64 / union as f64 }
+        };
+        let n = self.pairs.len() as f64;
+        let pairs = || self.pairs.iter().enumerate();
+        SupportOverlap {
+            jaccard: pairs().map(|(_, pair)| jaccard(&pair.vision, &pair.text)).sum::<f64>() / n,
+            shuffled: pairs().map(|(at, pair)| jaccard(&pair.vision, &self.other(at).text)).sum::<f64>() / n,
+        }
+    }
+
+    fn latents(&self, d_shared: usize) -> Both {
+        let mut sums: Vec<Sums> = vec![Sums::default(); d_shared];
+        for modality in Modality::ALL {
+            for (at, pair) in self.pairs.iter().enumerate() {
+                for &(latent, value) in pair.of(modality) {
+                    let (sums, value) = (&mut sums[latent as usize], f64::from(value));
+                    match modality {
+                        Modality::Vision => {
+                            sums.vision += value;
+                            sums.vision_square += value * value;
+                            sums.vision_fires += 1.0;
+                            let partner = |pair: &PooledPair| value_at(&pair.text, latent);
+                            sums.own.add(value, partner(pair));
+                            sums.shuffled.add(value, partner(self.other(at)));
+                        }
+                        Modality::Text => {
+                            sums.text += value;
+                            sums.text_square += value * value;
+                            sums.text_fires += 1.0;
+                        }
+                    }
+                }
+            }
+        }
+        let (own, shuffled) = (self.monosemanticity(d_shared, false), self.monosemanticity(d_shared, true));
+        let scores = |product: fn(&Sums) -> &Products, mono: Vec<Option<f64>>| LatentScores {
+            modality: sums.iter().map(Sums::modality).collect(),
+            bridge: sums.iter().map(|sums| sums.bridge(product(sums))).collect(),
+            jaccard: sums.iter().map(|sums| sums.jaccard(product(sums))).collect(),
+            monosemanticity: mono,
+        };
+        Both { own: scores(|sums| &sums.own, own), shuffled: scores(|sums| &sums.shuffled, shuffled) }
+    }
+
+    /// For every latent the mean cosine of the images that fire it, weighted by the products of their activations (scaled to [0, 1] over
+    /// the images): (‖Σ aᵢeᵢ‖² − Σ aᵢ²) / ((Σ aᵢ)² − Σ aᵢ²), e the centred mean state of an image's patches, of norm 1.
+    fn monosemanticity(&self, d_shared: usize, shuffled: bool) -> Vec<Option<f64>> {
+        let n = self.pairs.len();
+        let d = self.pairs[0].state.len();
+        let mut mean = vec![0.0; d];
+        for pair in &self.pairs {
+            mean.iter_mut().zip(&pair.state).for_each(|(sum, &h)| *sum += f64::from(h) / n as f64);
+        }
+        let embedding = |pair: &PooledPair| {
+            let mut e: Vec<f64> = pair.state.iter().zip(&mean).map(|(&h, m)| f64::from(h) - m).collect();
+            let norm = e.iter().map(|x| x * x).sum::<f64>().sqrt();
+            if norm > 0.0 {
+                e.iter_mut().for_each(|x| *x /= norm);
+            }
+            e
+        };
+        // Least activation of each latent: 0 unless it fires on every image.
+        let mut least = vec![(f64::INFINITY, 0_usize); d_shared];
+        for pair in &self.pairs {
+            for &(latent, value) in &pair.vision {
+                let (low, count) = &mut least[latent as usize];
+                (*low, *count) = (low.min(f64::from(value)), *count + 1);
+            }
+        }
+        let mut sums = vec![(0.0, 0.0); d_shared];
+        let mut vectors: Vec<Vec<f64>> = vec![Vec::new(); d_shared];
+        for (at, pair) in self.pairs.iter().enumerate() {
+            let e = embedding(if shuffled { self.other(at) } else { pair });
+            for &(latent, value) in &pair.vision {
+                let at = latent as usize;
+                let (low, count) = least[at];
+                let a = f64::from(value) - if count == n { low } else { 0.0 };
+                if vectors[at].is_empty() {
+                    vectors[at] = vec![0.0; d];
+                }
+                vectors[at].iter_mut().zip(&e).for_each(|(sum, x)| *sum += a * x);
+                sums[at] = (sums[at].0 + a, sums[at].1 + a * a);
+            }
+        }
+        let score = |((sum, square), vector): (&(f64, f64), &Vec<f64>)| {
+            let pairs = sum * sum - square;
+            // Fewer than two images: there is no pair to compare.
+            (pairs > 1e-12 * sum * sum).then(|| (vector.iter().map(|x| x * x).sum::<f64>() - square) / pairs)
+        };
+        sums.iter().zip(&vectors).map(score).collect()
+    }
+}
+
+struct Both {
+    own: LatentScores,
+    shuffled: LatentScores,
+}
+
+/// Sums of one latent over images and texts matched in some way.
+#[derive(Debug, Clone, Default)]
+struct Products {
+    product: f64,
+    both: f64,
+}
+
+impl Products {
+    fn add(&mut self, vision: f64, text: f64) {
+        if text > 0.0 {
+            self.product += vision * text;
+            self.both += 1.0;
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Sums {
+    vision: f64,
+    vision_square: f64,
+    vision_fires: f64,
+    text: f64,
+    text_square: f64,
+    text_fires: f64,
+    own: Products,
+    shuffled: Products,
+}
+
+impl Sums {
+    /// E_img / (E_img + E_txt).
+    fn modality(&self) -> Option<f64> {
+        let all = self.vision + self.text;
+        (all > 0.0).then(|| self.vision / all)
+    }
+
+    /// Cosine over pairs of the latent's activations in image and text; 0 where it fires in one modality only.
+    fn bridge(&self, of: &Products) -> Option<f64> {
+        if self.vision + self.text == 0.0 {
+            return None;
+        }
+        let norms = (self.vision_square * self.text_square).sqrt();
+        Some(if norms > 0.0 { of.product / norms } else { 0.0 })
+    }
+
+    /// Pairs where it fires in both over pairs where it fires in either.
+    fn jaccard(&self, of: &Products) -> Option<f64> {
+        let union = self.vision_fires + self.text_fires - of.both;
+        (union > 0.0).then(|| of.both / union)
+    }
+}
+
+fn value_at(code: &[(u32, f32)], latent: u32) -> f64 {
+    code.binary_search_by_key(&latent, |entry| entry.0).map_or(0.0, |at| f64::from(code[at].1))
+}
+
+/// Means over the latents that have a score.
+fn summary(own: &[Option<f64>], shuffled: &[Option<f64>]) -> Option<LatentSummary> {
+    let mean = |scores: &[Option<f64>]| {
+        let known: Vec<f64> = scores.iter().flatten().copied().collect();
+        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
+    };
+    Some(LatentSummary { mean: mean(own)?, shuffled: mean(shuffled)?, latents: own.iter().flatten().count() as u64 })
+}
+
+/// Whether position `right` of a row is among its 1, 5, 10 largest; answers that tie share the places evenly.
+fn found(row: &[f32], right: usize) -> [f64; 3] {
+    let value = row[right];
+    let above = row.iter().filter(|&&other| other > value).count();
+    let ties = row.iter().filter(|&&other| other == value).count();
+    RANKS.map(|rank| (rank.saturating_sub(above) as f64 / ties as f64).min(1.0))
+}
+
+/// How often each answer is among the `k` nearest of a query; ties at the last place share it evenly.
+fn occurrences(matrix: &[f32], n: usize, k: usize) -> Vec<f64> {
+    let mut counts = vec![0.0; n];
+    let mut sorted = vec![0.0; n];
+    for row in matrix.chunks_exact(n) {
+        sorted.copy_from_slice(row);
+        let (_, &mut cut, _) = sorted.select_nth_unstable_by(k - 1, |a: &f32, b| b.total_cmp(a));
+        let above = row.iter().filter(|&&value| value > cut).count();
+        let ties = row.iter().filter(|&&value| value == cut).count();
+        let share = (k - above) as f64 / ties as f64;
+        for (count, &value) in counts.iter_mut().zip(row) {
+            *count += if value > cut {
+                1.0
+            } else if value == cut {
+                share
+            } else {
+                0.0
+            };
+        }
+    }
+    counts
+}
+
+/// m₃ / m₂^{3/2}, 0 where nothing varies.
+fn skewness(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let moment = |power: i32| values.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n;
+    let variance = moment(2);
+    if variance > 1e-24 { moment(3) / variance.powf(1.5) } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(entries: &[(u32, f32)]) -> SparseCodes {
+        let mut codes = SparseCodes::new(8);
+        codes.push(entries.iter().copied());
+        codes
+    }
+
+    fn pool(pairs: &[(&[(u32, f32)], &[(u32, f32)], [f32; 2])]) -> Pool {
+        let mut pool = Pool::default();
+        for (at, (vision, text, state)) in pairs.iter().enumerate() {
+            pool.add(PooledPair::new(0, &format!("pair {at}"), &code(vision), &code(text), state, 2));
+        }
+        pool
+    }
+
+    #[test]
+    fn retrieval_shares_the_places_of_answers_that_tie() {
+        assert_eq!(found(&[0.1, 0.9, 0.5], 1), [1.0, 1.0, 1.0]);
+        assert_eq!(found(&[0.9, 0.1, 0.5], 1), [0.0, 1.0, 1.0]);
+        // Ten answers alike: each is the first with a chance of a tenth.
+        assert_eq!(found(&[0.0; 10], 3), [0.1, 0.5, 1.0]);
+        let even = occurrences(&[0.0; 25], 5, 2);
+        assert!(even.iter().all(|count| (count - 2.0).abs() < 1e-12));
+        // One answer is near to every query.
+        let hub: Vec<f32> = (0..25).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }).collect();
+        assert_eq!(occurrences(&hub, 5, 1), [5.0, 0.0, 0.0, 0.0, 0.0]);
+        // As scipy.stats.skew gives it.
+        assert!((skewness(&[1.0, 2.0, 3.0, 4.0, 10.0]) - 1.138_419_957_660_616_7).abs() < 1e-12);
+        assert_eq!(skewness(&[2.0; 4]), 0.0);
+    }
+
+    #[test]
+    fn latents_that_fire_for_both_halves_bridge_and_others_do_not() {
+        let (structure, latents, queries) = pool(&[
+            (&[(0, 1.0), (4, 1.0)], &[(0, 2.0)], [1.0, 0.0]),
+            (&[(1, 1.0), (4, 1.0)], &[(1, 2.0), (5, 1.0)], [0.0, 1.0]),
+            (&[(2, 3.0)], &[(2, 1.0)], [-1.0, 0.0]),
+        ])
+        .finish(8)
+        .unwrap();
+        for latent in [0, 1, 2] {
+            assert!((latents.bridge[latent].unwrap() - 1.0).abs() < 1e-6);
+            assert_eq!(latents.jaccard[latent], Some(1.0));
+        }
+        assert_eq!((latents.bridge[4], latents.bridge[5], latents.bridge[6]), (Some(0.0), Some(0.0), None));
+        assert_eq!((latents.modality[4], latents.modality[5], latents.modality[6]), (Some(1.0), Some(0.0), None));
+        assert!((latents.modality[2].unwrap() - 0.75).abs() < 1e-6);
+        assert_eq!(structure.retrieval.t2i, RetrievalScore { at1: 1.0, at5: 1.0, at10: 1.0 });
+        assert_eq!(structure.retrieval.chance.at1, 1.0 / 3.0);
+        assert_eq!(structure.bridge.unwrap().shuffled, 0.0);
+        assert_eq!(structure.support.shuffled, 0.0);
+        // (1/2 + 1/3 + 1) / 3: {0, 4} and {0}; {1, 4} and {1, 5}; {2} and {2}.
+        assert!((structure.support.jaccard - (0.5 + 1.0 / 3.0 + 1.0) / 3.0).abs() < 1e-12);
+        assert_eq!(queries.len(), 3);
+        assert!(pool(&[(&[(0, 1.0)], &[(0, 1.0)], [1.0, 0.0])]).finish(8).is_none());
+    }
+
+    /// The one-product form is the mean over pairs of images.
+    #[test]
+    fn monosemanticity_is_the_mean_over_pairs() {
+        let values: Vec<(u32, f32, [f32; 2])> = vec![
+            (3, 0.5, [1.0, 0.2]),
+            (3, 2.0, [0.3, 0.9]),
+            (3, 1.0, [-0.4, 0.1]),
+            (6, 1.0, [0.7, -0.8]),
+            (3, 0.25, [0.9, 0.4]),
+        ];
+        let mut pool = Pool::default();
+        for (at, &(latent, value, state)) in values.iter().enumerate() {
+            pool.add(PooledPair::new(1, &at.to_string(), &code(&[(latent, value)]), &code(&[]), &state, 2));
+        }
+        pool.trim();
+        let n = values.len() as f64;
+        let mean = [0, 1].map(|i| values.iter().map(|v| f64::from(v.2[i])).sum::<f64>() / n);
+        let unit = |state: [f32; 2]| {
+            let e = [0, 1].map(|i| f64::from(state[i]) - mean[i]);
+            let norm = (e[0] * e[0] + e[1] * e[1]).sqrt();
+            [e[0] / norm, e[1] / norm]
+        };
+        let (mut sum, mut weights) = (0.0, 0.0);
+        for (i, a) in values.iter().enumerate().filter(|(_, v)| v.0 == 3) {
+            for (_, b) in values.iter().enumerate().filter(|&(j, v)| v.0 == 3 && j != i) {
+                let (e, f, w) = (unit(a.2), unit(b.2), f64::from(a.1) * f64::from(b.1));
+                sum += w * (e[0] * f[0] + e[1] * f[1]);
+                weights += w;
+            }
+        }
+        let found = pool.monosemanticity(8, false);
+        assert!((found[3].unwrap() - sum / weights).abs() < 1e-6, "{:?} {}", found[3], sum / weights);
+        // One image makes no pair.
+        assert_eq!(found[6], None);
+    }
+}

@@ -38,6 +38,11 @@ export interface AtlasLatent {
   density: { vision: number; text: number }
   words: { word: string; activation: number; max: number; count: number; share: number }[]
   images: AtlasHit[]
+  /**
+   * Counts of activations over patches and tokens: bin b holds those in [2^(b/2 − 8), 2^((b+1)/2 − 8)). Absent in atlases of
+   * older versions.
+   */
+  histogram?: { vision: number[]; text: number[] }
 }
 
 /** What is known about a concept. */

@@ -97,13 +97,20 @@ export interface ReportOptions {
   title?: string
   /** Lines above everything else. */
   notes?: readonly string[]
+  /** Another run, shown beside this one on a page of its own; the baseline stands there where absent. */
+  compare?: { title: string; evaluation: Evaluation; run?: string }
+  /** The model and the store that the page of pairs is made with; an atlas fresh from {@link interpret} knows them. */
+  model?: string | Model
+  activations?: string | ActivationStore
+  /** Pairs to look into under the transport plan. Default 48; 0 = none. */
+  pairs?: number
   /** Latents that the first page shows first; the purest of those with most hits where absent. */
   start?: readonly number[]
   stages?: readonly { name: string; seconds: number }[]
 }
 
-/** What heat maps of any picture are made from. */
-interface HeatMapSource {
+/** @internal What heat maps of any picture are made from. */
+export interface HeatMapSource {
   model: Model
   activations: string | ActivationStore
 }
@@ -133,6 +140,11 @@ export class Atlas implements AsyncDisposable {
     this.#source = source
     this.path = path
     this.data = JSON.parse(call(() => atlas.data())) as AtlasData
+  }
+
+  /** @internal The model and the store it was made with, where known. */
+  get source(): HeatMapSource | undefined {
+    return this.#source
   }
 
   #open(): NativeAtlas {

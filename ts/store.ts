@@ -19,6 +19,10 @@ export interface Pair {
   readonly text: Float32Array
   /** Vocabulary ids of the tokens; 0xFFFFFFFF where not known. */
   readonly textIds: Uint32Array
+  /** 0: a token of the caption's text, 1: the end of the sentence. */
+  readonly textKinds: Uint8Array
+  /** Byte spans [start, end) of the tokens in the caption (UTF-8), in turn; 0, 0 for a token without text of its own. */
+  readonly textSpans: Uint32Array
 }
 
 /** A box in pixels of the original image. */
@@ -164,7 +168,7 @@ export class ActivationStore implements AsyncDisposable {
     if (!Number.isInteger(caption) || caption < 0 || caption >= info.captions.length) {
       throw optionError('caption', caption, `an integer from 0 to ${info.captions.length - 1}`)
     }
-    const { vision, text, textIds } = call(() => this.#open().pair(index, caption))
+    const { vision, text, textIds, textKinds, textSpans } = call(() => this.#open().pair(index, caption))
     return {
       image: info.key,
       caption: info.captions[caption] ?? '',
@@ -172,6 +176,8 @@ export class ActivationStore implements AsyncDisposable {
       visionGrid: info.visionGrid,
       text,
       textIds,
+      textKinds,
+      textSpans,
     }
   }
 

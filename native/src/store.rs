@@ -25,6 +25,10 @@ pub struct NativePair {
     pub text: Float32Array,
     /// Vocabulary ids.
     pub text_ids: Uint32Array,
+    /// 0: a token of the text, 1: the end of the sentence.
+    pub text_kinds: Uint8Array,
+    /// Byte spans in the caption, start and end in turn.
+    pub text_spans: Uint32Array,
 }
 
 #[napi]
@@ -50,8 +54,14 @@ impl NativeStore {
         let mut text = vec![0.0; store.text_len(pair, caption) * store.d_text()];
         store.read_vision(pair, &mut vision).map_err(Failure::from)?;
         store.read_text(pair, caption, &mut text).map_err(Failure::from)?;
-        let ids = store.text_tokens(pair, caption).ids.to_vec();
-        Ok(NativePair { vision: vision.into(), text: text.into(), text_ids: ids.into() })
+        let tokens = store.text_tokens(pair, caption);
+        Ok(NativePair {
+            vision: vision.into(),
+            text: text.into(),
+            text_ids: tokens.ids.to_vec().into(),
+            text_kinds: tokens.kinds.to_vec().into(),
+            text_spans: tokens.spans.concat().into(),
+        })
     }
 
     /// Key, captions, grid, size and boxes as JSON.

@@ -5,18 +5,31 @@ import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/pro
 import { basename, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { AtlasHit } from '../atlas-data.js'
+import { configMeaning } from '../config-meaning.js'
 import { LucidError, optionError } from '../errors.js'
 import type { Atlas, ReportOptions } from '../interpret.js'
 import { reportNumbers } from './numbers.js'
-import type { ReportConceptDetail, ReportData, ReportHit, ReportLatentDetail, ReportStep } from './schema.js'
+import { pairsOf } from './pairs.js'
+import type {
+  ReportComparison,
+  ReportConceptDetail,
+  ReportData,
+  ReportHit,
+  ReportLatentDetail,
+  ReportPair,
+  ReportStep,
+} from './schema.js'
 
 /** Latents and concepts whose details share a script: a page loads about 100 kB. */
 const CHUNK = 32
+/** A pair with its plan is a few kilobytes. */
+const PAIRS_CHUNK = 8
 const CURVE_POINTS = 400
 const START = { latents: 16, concepts: 12 }
 
 /** What a report needs of an atlas. */
-export type ReportAtlas = Pick<Atlas, 'data' | 'latents' | 'concepts' | 'heat' | 'picture'>
+export type ReportAtlas = Pick<Atlas, 'data' | 'latents' | 'concepts' | 'heat' | 'picture'> &
+  Partial<Pick<Atlas, 'source'>>
 
 /** A picture for an image of which the store keeps none. */
 const NO_PICTURE =
@@ -43,11 +56,13 @@ export async function writeReport(atlas: ReportAtlas, options: ReportOptions, fo
     await mkdir(join(work, 'images'))
     const data = await reportData(atlas, options)
     await writePictures(atlas, data, work)
+    const pairs = await writePairs(atlas, options, data, work)
     await writeData(work, 'report', data, 'window.LUCID_REPORT = ')
     const latents: ReportLatentDetail[] = atlas.latents.map((latent) => ({
       latent: latent.latent,
       words: latent.words.map(({ word, activation, count }) => ({ word, activation, count })),
       hits: hits(atlas, latent.images),
+      histogram: latent.histogram ?? null,
     }))
     const concepts: ReportConceptDetail[] = atlas.concepts.map((concept) => ({
       concept: concept.name,
@@ -55,6 +70,7 @@ export async function writeReport(atlas: ReportAtlas, options: ReportOptions, fo
     }))
     await writeChunks(work, 'latents', latents)
     await writeChunks(work, 'concepts', concepts)
+    await writeChunks(work, 'pairs', pairs, PAIRS_CHUNK)
     await publish(work, target)
   } catch (error) {
     await rm(work, { recursive: true, force: true })
@@ -95,11 +111,32 @@ async function writeData(work: string, name: string, value: unknown, assign: str
   await writeFile(join(work, 'data', `${name}.js`), `${assign}${scriptJson(value)}${close};\n`)
 }
 
-async function writeChunks(work: string, name: string, details: unknown[]): Promise<void> {
-  for (let start = 0; start < details.length; start += CHUNK) {
-    const chunk = `${name}-${String(start / CHUNK).padStart(3, '0')}`
-    await writeData(work, chunk, details.slice(start, start + CHUNK), `window.LUCID_CHUNK("${chunk}", `, ')')
+async function writeChunks(work: string, name: string, details: readonly unknown[], size = CHUNK): Promise<void> {
+  for (let start = 0; start < details.length; start += size) {
+    const chunk = `${name}-${String(start / size).padStart(3, '0')}`
+    await writeData(work, chunk, details.slice(start, start + size), `window.LUCID_CHUNK("${chunk}", `, ')')
   }
+}
+
+/** Pairs under the transport plan, with their pictures; `data.pairs` is told what there is. */
+async function writePairs(
+  atlas: ReportAtlas,
+  options: ReportOptions,
+  data: ReportData,
+  work: string,
+): Promise<readonly ReportPair[]> {
+  const found = pairsOf(atlas, options)
+  if ('reason' in found) {
+    data.pairs = { reason: found.reason }
+    return []
+  }
+  for (const [index, { pair, picture }] of found.pairs.entries()) {
+    pair.file = picture ? `images/pair-${String(index).padStart(5, '0')}.jpg` : NO_PICTURE
+    if (picture) await writeFile(join(work, pair.file), picture)
+  }
+  const pairs = found.pairs.map(({ pair }) => pair)
+  data.pairs = { list: pairs.map(({ file, caption }) => ({ file, caption })) }
+  return pairs
 }
 
 async function writePictures(atlas: ReportAtlas, data: ReportData, work: string): Promise<void> {
@@ -134,7 +171,7 @@ async function reportData(atlas: ReportAtlas, options: ReportOptions): Promise<R
   const byConfidence = [...data.concepts].filter((concept) => concept.images.length > 0)
   byConfidence.sort((a, b) => b.hits - a.hits || b.confidence - a.confidence || a.concept - b.concept)
   return {
-    format: 1,
+    format: 2,
     title: options.title ?? 'What the shared latents mean',
     created: new Date().toISOString().slice(0, 10),
     version: data.version,
@@ -151,25 +188,42 @@ async function reportData(atlas: ReportAtlas, options: ReportOptions): Promise<R
       caption: image.caption,
       grid: [image.grid[0], image.grid[1]],
     })),
-    latents: data.latents.map(({ latent, label, topTerms, purity, density }) => ({
+    latents: data.latents.map(({ latent, label, topTerms, purity, density, hits, reason }) => ({
       latent,
       label,
       terms: topTerms.map((term) => term.term),
       purity,
       density,
+      hits,
+      reason,
+      bridge: evaluation?.latents?.bridge[latent] ?? null,
+      modality: evaluation?.latents?.modality[latent] ?? null,
     })),
+    pairs: { reason: 'not made yet' },
+    compare: await comparison(options),
+    meanings: { ...configMeaning },
     concepts: data.concepts.map(({ name, category, latents, confidence }) => ({
       concept: name,
       category,
       latents: latents.slice(0, 8).map(({ latent, weight }) => ({ latent, weight })),
       confidence,
     })),
-    chunk: { latents: CHUNK, concepts: CHUNK },
+    chunk: { latents: CHUNK, concepts: CHUNK, pairs: PAIRS_CHUNK },
     start: {
       latents: [...(options.start ?? order.map((latent) => latent.latent))].slice(0, START.latents),
       concepts: byConfidence.slice(0, START.concepts).map((concept) => concept.name),
     },
   }
+}
+
+/** The run given to stand beside this one, or the separate autoencoders. */
+async function comparison({ compare, baseline }: ReportOptions): Promise<ReportComparison | { reason: string }> {
+  if (compare) {
+    const run = compare.run === undefined ? undefined : await readRun(compare.run)
+    return { title: compare.title, numbers: reportNumbers(compare.evaluation), config: run?.config ?? {} }
+  }
+  if (baseline) return { title: 'separate autoencoders', numbers: reportNumbers(baseline), config: {} }
+  return { reason: 'no second run was given to the report' }
 }
 
 interface RunFolder {

@@ -5,15 +5,27 @@ import type { ReportNumber } from './schema.js'
 
 type Control = [name: string, value: number | undefined]
 
-function row(name: string, value: number | undefined, controls: Control[], meaning: string): ReportNumber[] {
+function row(
+  name: string,
+  value: number | undefined,
+  controls: Control[],
+  meaning: string,
+  interval?: [number, number],
+): ReportNumber[] {
   if (value === undefined) return []
   const known = controls.flatMap(([control, number]) =>
     number === undefined ? [] : [{ name: control, value: number }],
   )
-  return [{ name, value, controls: known, meaning }]
+  return [{ name, value, ...(interval ? { interval } : {}), controls: known, meaning }]
 }
 
-function crossRow(name: string, meaning: string, cross?: CrossScore, baseline?: CrossScore): ReportNumber[] {
+function crossRow(
+  name: string,
+  meaning: string,
+  cross: CrossScore | undefined,
+  baseline: CrossScore | undefined,
+  interval: [number, number] | undefined,
+): ReportNumber[] {
   const controls: Control[] = [
     ['with another pair’s caption', cross?.controls.shuffledCaption],
     ['under a uniform plan', cross?.controls.uniformPlan],
@@ -21,7 +33,7 @@ function crossRow(name: string, meaning: string, cross?: CrossScore, baseline?: 
     ['a linear map from the states', cross?.ceiling && bestOf(cross.ceiling)],
     ['separate autoencoders', baseline?.shared],
   ]
-  return row(name, cross?.shared, controls, meaning)
+  return row(name, cross?.shared, controls, meaning, interval)
 }
 
 /** The largest R² that the ridge maps reach. */
@@ -31,7 +43,7 @@ export function bestOf(ceiling: Ceiling): number {
 
 /** The rows for an evaluation; `baseline` is that of separate autoencoders from the same start. */
 export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): ReportNumber[] {
-  const { r2, cross, truth, grounding } = evaluation
+  const { r2, cross, truth, grounding, structure, intervals } = evaluation
   const self = (modality: 'vision' | 'text', subject: string): ReportNumber[] =>
     row(
       `R² of ${subject}`,
@@ -42,6 +54,7 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
         ['mean predictor', 0],
       ],
       `Share of the variance of ${subject} that their own sparse code explains; 1 is all of it.`,
+      intervals?.[`r2.${modality}.joint`],
     )
   const phrase = grounding?.['plan-max']?.phrase
   const union = grounding?.['plan-max']?.union
@@ -65,12 +78,14 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
       'Variance of patches explained by the codes of the matched words alone. The gap to another caption is what alignment adds.',
       cross?.t2v,
       baseline?.cross?.t2v,
+      intervals?.['cross.t2v.shared'],
     ),
     ...crossRow(
       'cross R², patches → text',
       'Variance of tokens explained by the codes of the matched patches alone.',
       cross?.v2t,
       baseline?.cross?.v2t,
+      intervals?.['cross.v2t.shared'],
     ),
     ...row(
       'identity rate',
@@ -80,6 +95,7 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
         ['separate autoencoders', baseline?.truth?.identityRate],
       ],
       'Share of known concepts whose best latent is the same in pictures and in words.',
+      intervals?.['truth.identityRate'],
     ),
     ...row(
       'transport accuracy',
@@ -101,6 +117,36 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
         ['best possible', ground?.controls.oracle.massAtObj],
       ],
       'Share of the caption’s heat inside the boxes of what it names.',
+      intervals?.[`grounding.plan-max.${phrase ? 'phrase' : 'union'}.massAtObj`],
+    ),
+    ...row(
+      'the right picture first, of its caption',
+      structure?.retrieval.t2i.at1,
+      [
+        ['by chance', structure?.retrieval.chance.at1],
+        ['the right caption, of its picture', structure?.retrieval.i2t.at1],
+        ['separate autoencoders', baseline?.structure?.retrieval.t2i.at1],
+      ],
+      'Share of captions whose own picture has the nearest shared code, among all pictures of the set.',
+      intervals?.['structure.retrieval.t2i.at1'],
+    ),
+    ...row(
+      'bridge score, mean over latents',
+      structure?.bridge?.mean,
+      [
+        ['halves of different pairs', structure?.bridge?.shuffled],
+        ['separate autoencoders', baseline?.structure?.bridge?.mean],
+      ],
+      'Cosine over pairs of a latent’s activations in picture and caption; 1 where it fires alike in both.',
+    ),
+    ...row(
+      'monosemanticity, mean over latents',
+      structure?.monosemanticity?.mean,
+      [
+        ['activations of other pictures', structure?.monosemanticity?.shuffled],
+        ['separate autoencoders', baseline?.structure?.monosemanticity?.mean],
+      ],
+      'How alike the pictures are that fire a latent.',
     ),
     ...row(
       'largest firing frequency, tokens',

@@ -49,6 +49,14 @@ export interface ReportLatent {
   purity: number | null
   /** Share of patches and of tokens that fire it. */
   density: { vision: number; text: number }
+  /** (image, concept) pairs that chose it. */
+  hits: number
+  /** Why it has no name. */
+  reason: string | null
+  /** Cosine over pairs of its activations in image and caption; `null` where it does not fire or was not measured. */
+  bridge: number | null
+  /** Share of its activation that images have: 1 = patches only, 0 = words only. */
+  modality: number | null
 }
 
 /** What a latent's own page adds; loaded in chunks on demand. */
@@ -56,6 +64,37 @@ export interface ReportLatentDetail {
   latent: number
   words: ReportWord[]
   hits: ReportHit[]
+  /** Counts of its activations by half octaves from 2⁻⁸, over patches and tokens; `null` in atlases of older versions. */
+  histogram: { vision: number[]; text: number[] } | null
+}
+
+/** A token of a caption and where its mass lies. */
+export interface ReportToken {
+  /** Byte-exact text in the caption; empty for the end of the sentence. */
+  text: string
+  /** Where it starts and ends in the caption, in UTF-16 units. */
+  span: [number, number]
+  /** Its column of the plan over its mass, row-major over the grid, 0–255 relative to its largest, base64. */
+  heat: string
+  /** Its share of the pair's mass. */
+  mass: number
+  /** Shared latents it fires, strongest first. */
+  latents: { latent: number; value: number }[]
+}
+
+/** A picture and its caption under the transport plan. */
+export interface ReportPair {
+  /** Position in the store. */
+  pair: number
+  file: string
+  key: string
+  caption: string
+  grid: [number, number]
+  tokens: ReportToken[]
+  /** For each patch the shared latents it fires, strongest first. */
+  patches: { latent: number; value: number }[][]
+  /** For each patch the share of every token in its row of the plan, 0–100. */
+  shares: number[][]
 }
 
 /** A row of the concepts table. */
@@ -84,14 +123,23 @@ export interface ReportStep {
 export interface ReportNumber {
   name: string
   value: number
+  /** 95 % interval over images. */
+  interval?: [number, number]
   controls: { name: string; value: number }[]
   /** One sentence: what the number means and which direction is good. */
   meaning: string
 }
 
+/** Another run beside this one. */
+export interface ReportComparison {
+  title: string
+  numbers: ReportNumber[]
+  config: { [name: string]: unknown }
+}
+
 /** Everything the first paint needs. */
 export interface ReportData {
-  format: 1
+  format: 2
   title: string
   created: string
   version: string
@@ -106,8 +154,14 @@ export interface ReportData {
   images: ReportImage[]
   latents: ReportLatent[]
   concepts: ReportConcept[]
-  /** Details per script in `data/latents-000.js` and `data/concepts-000.js`. */
-  chunk: { latents: number; concepts: number }
+  /** Pairs to look into, by picture and caption; or why there are none. */
+  pairs: { list: { file: string; caption: string }[] } | { reason: string }
+  /** Another run; or why there is none. */
+  compare: ReportComparison | { reason: string }
+  /** What every field of `config` means. */
+  meanings: { [name: string]: string }
+  /** Details per script in `data/latents-000.js`, `data/concepts-000.js` and `data/pairs-000.js`. */
+  chunk: { latents: number; concepts: number; pairs: number }
   /** The latents to look at first. */
   start: { latents: number[]; concepts: string[] }
 }

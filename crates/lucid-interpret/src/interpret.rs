@@ -13,13 +13,13 @@ use rayon::prelude::*;
 use crate::algorithm1::library::{ConceptStates, Library};
 use crate::algorithm1::matching::{ImageIndex, Peak, peaks};
 use crate::algorithm1::threshold::{Cut, Histogram, Side};
-use crate::atlas::format::{FORMAT, FORMAT_VERSION};
+use crate::atlas::format::{FORMAT, FORMAT_VERSION, Histograms};
 use crate::atlas::{
     Atlas, AtlasConcept, AtlasImage, AtlasIndex, ConceptLatent, Hit, InterpretOptions, ModelShape, StoreOrigin,
 };
 use crate::coder::{Coder, SparseCodes, check_widths};
 use crate::error::{InterpretError, Result};
-use crate::metrics::activity::Activity;
+use crate::metrics::activity::{Activity, Strengths};
 use crate::naming::{HitCounts, name_latents};
 use crate::pairs::read_states;
 use crate::top_images::TopImages;
@@ -53,6 +53,7 @@ pub fn interpret(
 struct Shown {
     vision: Activity,
     text: Activity,
+    strengths: [Strengths; 2],
     words: WordActivity,
     latents: Vec<TopImages>,
     concepts: Vec<TopImages>,
@@ -112,6 +113,7 @@ impl Run<'_> {
         let mut shown = Shown {
             vision: activity.clone(),
             text: activity,
+            strengths: [Strengths::new(self.coder.d_shared()), Strengths::new(self.coder.d_shared())],
             words: WordActivity::default(),
             latents: vec![top.clone(); self.coder.d_shared()],
             concepts: vec![top; self.library.codes.len()],
@@ -126,6 +128,8 @@ impl Run<'_> {
         self.for_pairs(0, work, |run, pair, (vision, text, found): (SparseCodes, SparseCodes, Vec<Peak>)| {
             shown.vision.add(&vision);
             shown.text.add(&text);
+            shown.strengths[0].add(&vision);
+            shown.strengths[1].add(&text);
             run.add_words(&mut shown.words, pair, &text);
             for (latent, (patch, value)) in strongest_patches(&vision) {
                 shown.latents[latent as usize].offer(f64::from(value), pair, patch, latent);
@@ -232,6 +236,8 @@ impl Run<'_> {
             latent.density = crate::atlas::Densities { vision: densities.0[at], text: densities.1[at] };
             latent.images.clone_from(images);
             latent.words = words;
+            let [vision, text] = &shown.strengths;
+            latent.histogram = Some(Histograms { vision: vision.of(at), text: text.of(at) });
             if latent.hits == 0 && latent.density.vision == 0.0 && latent.density.text == 0.0 {
                 latent.reason = Some(crate::atlas::Reason::Dead);
             }

@@ -111,5 +111,6 @@ fn name_latent<'a>(
         density: Densities::default(),
         words: Vec::new(),
         images: Vec::new(),
+        histogram: None,
     }
 }

@@ -1,6 +1,6 @@
 /** Access to the report's data: the main object is there at start, details come as classic scripts on demand. */
 
-import type { ReportConceptDetail, ReportData, ReportLatentDetail } from '../schema.js'
+import type { ReportConceptDetail, ReportData, ReportLatentDetail, ReportPair } from '../schema.js'
 
 declare global {
   interface Window {
@@ -55,4 +55,11 @@ export async function conceptDetail(data: ReportData, position: number): Promise
   const part = Math.floor(position / data.chunk.concepts)
   const details = (await chunk(`concepts-${number(part)}`)) as ReportConceptDetail[]
   return details[position - part * data.chunk.concepts]
+}
+
+/** The plan of the pair at a position of the list. */
+export async function pairDetail(data: ReportData, position: number): Promise<ReportPair | undefined> {
+  const part = Math.floor(position / data.chunk.pairs)
+  const details = (await chunk(`pairs-${number(part)}`)) as ReportPair[]
+  return details[position - part * data.chunk.pairs]
 }

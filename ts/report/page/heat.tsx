@@ -34,12 +34,12 @@ export function decodeHeat(heat: string): Uint8Array {
 }
 
 /** Paints the heat map at one pixel per patch; the browser scales it smoothly. */
-function paint(canvas: HTMLCanvasElement, hit: ReportHit, [rows, columns]: [number, number]): void {
+export function paintHeat(canvas: HTMLCanvasElement, heat: string, [rows, columns]: [number, number]): void {
   canvas.width = columns
   canvas.height = rows
   const context = canvas.getContext('2d')
   if (!context) return
-  const values = decodeHeat(hit.heat)
+  const values = decodeHeat(heat)
   const pixels = context.createImageData(columns, rows)
   for (let patch = 0; patch < rows * columns; patch += 1) {
     const value = (values[patch] ?? 0) / 255
@@ -74,7 +74,7 @@ export function HeatPicture({ image, hit, subject, showHeat }: HeatPictureProps)
   const [rows, columns] = image.grid
   const [row, column] = hit.peak
   useEffect(() => {
-    if (canvas.current) paint(canvas.current, hit, image.grid)
+    if (canvas.current) paintHeat(canvas.current, hit.heat, image.grid)
   }, [hit, image])
   // The crop shows the peak patch and its neighbours, three patches a side; at an edge it stays inside the picture.
   const crop = {

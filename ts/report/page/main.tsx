@@ -3,10 +3,13 @@
 import { render } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
 import type { ReportData } from '../schema.js'
+import { Compare } from './compare.js'
 import { Concept, Concepts } from './concepts.js'
 import { loadScript } from './data.js'
 import { Latent, Latents } from './latents.js'
+import { Method } from './method.js'
 import { Overview } from './overview.js'
+import { PairPage, Pairs } from './pairs.js'
 import { Search } from './search.js'
 
 function useHash(): string {
@@ -30,33 +33,75 @@ function decode(text: string): string {
   }
 }
 
-function Page({ data, route, query }: { data: ReportData; route: string[]; query: string }) {
-  const [view, ...rest] = route
+function Page({ data, hash, query }: { data: ReportData; hash: string; query: string }) {
+  const [path = '', parameters = ''] = hash.replace(/^#\/?/, '').split('?')
+  const [view, ...rest] = path.split('/')
   const name = decode(rest.join('/'))
   if (view === 'latents') return <Latents data={data} query={query} />
   if (view === 'latent') return <Latent data={data} index={Number(name)} />
   if (view === 'concepts') return <Concepts data={data} query={query} />
   if (view === 'concept') return <Concept data={data} concept={name} />
+  if (view === 'pairs') return <Pairs data={data} query={query} />
+  if (view === 'pair') {
+    const word = new URLSearchParams(parameters).get('word')
+    return <PairPage data={data} index={Number(name)} word={word === null ? undefined : Number(word)} />
+  }
+  if (view === 'compare') return <Compare data={data} />
+  if (view === 'method') return <Method data={data} />
   if (query.trim() !== '') return <Search data={data} query={query} />
   return <Overview data={data} />
+}
+
+/** A button and no link: the hash is the route. */
+function skip(): void {
+  const main = document.querySelector('main')
+  main?.setAttribute('tabindex', '-1')
+  main?.focus()
+}
+
+/** Pages that the search box filters; from any other it leads to the results. */
+const LISTS = ['', 'latents', 'concepts', 'pairs']
+
+const THEMES = ['auto', 'light', 'dark'] as const
+
+/** Light, dark, or as the system has it. */
+function Theme() {
+  const [theme, setTheme] = useState<(typeof THEMES)[number]>('auto')
+  const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length] ?? 'auto'
+  useEffect(() => {
+    document.documentElement.dataset.theme = theme
+  }, [theme])
+  return (
+    <button
+      type="button"
+      class="theme"
+      aria-label={`theme: ${theme}; switch to ${next}`}
+      onClick={() => setTheme(next)}
+    >
+      {{ auto: '◐', light: '☀', dark: '☾' }[theme]}
+    </button>
+  )
 }
 
 function App({ data }: { data: ReportData }) {
   const hash = useHash()
   const [query, setQuery] = useState('')
-  const route = hash.replace(/^#\/?/, '').split('/')
+  const [view = ''] = hash.replace(/^#\/?/, '').split(/[/?]/)
   const search = (text: string) => {
     setQuery(text)
     // From the page of one latent or concept a search leads back to results.
-    if (route[0] === 'latent' || route[0] === 'concept') location.hash = '#/'
+    if (!LISTS.includes(view)) location.hash = '#/'
   }
-  const link = (view: string, text: string) => (
-    <a href={`#/${view}`} aria-current={route[0] === view ? 'page' : undefined}>
+  const link = (name: string, text: string) => (
+    <a href={`#/${name}`} aria-current={view === name || `${view}s` === name ? 'page' : undefined}>
       {text}
     </a>
   )
   return (
     <>
+      <button type="button" class="skip" onClick={skip}>
+        Skip to the content
+      </button>
       <header>
         <a class="brand" href="#/">
           lucid-sae
@@ -65,6 +110,9 @@ function App({ data }: { data: ReportData }) {
           {link('', 'Overview')}
           {link('latents', 'Latents')}
           {link('concepts', 'Concepts')}
+          {link('pairs', 'Pairs')}
+          {link('compare', 'Compare')}
+          {link('method', 'Method')}
         </nav>
         <input
           type="search"
@@ -73,8 +121,9 @@ function App({ data }: { data: ReportData }) {
           value={query}
           onInput={(event) => search(event.currentTarget.value)}
         />
+        <Theme />
       </header>
-      <Page data={data} route={route} query={query} />
+      <Page data={data} hash={hash} query={query} />
       <footer>
         Made with lucid-sae {data.version} on {data.created}. The same data lies in <code>data/*.json</code>.
       </footer>

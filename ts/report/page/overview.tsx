@@ -3,7 +3,8 @@
 import type { ReportData, ReportNumber } from '../schema.js'
 import { Curves } from './curves.js'
 
-const show = (value: number): string => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(3))
+/** A number for people: three decimals, none above a hundred. */
+export const show = (value: number): string => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(3))
 
 function Numbers({ numbers }: { numbers: ReportNumber[] }) {
   return (
@@ -20,7 +21,14 @@ function Numbers({ numbers }: { numbers: ReportNumber[] }) {
         {numbers.map((number) => (
           <tr key={number.name}>
             <th scope="row">{number.name}</th>
-            <td class="figure">{show(number.value)}</td>
+            <td class="figure">
+              {show(number.value)}
+              {number.interval && (
+                <div class="interval">
+                  {show(number.interval[0])} … {show(number.interval[1])}
+                </div>
+              )}
+            </td>
             <td>
               {number.controls.map((control) => (
                 <div key={control.name} class="control">
@@ -33,6 +41,57 @@ function Numbers({ numbers }: { numbers: ReportNumber[] }) {
         ))}
       </tbody>
     </table>
+  )
+}
+
+/** What may be wrong with the model, in sentences; empty where nothing is. */
+function health({ evaluation, latents }: ReportData): string[] {
+  const found: string[] = []
+  for (const modality of ['vision', 'text'] as const) {
+    const dead = evaluation?.sparsity?.[modality]?.dead.shared
+    if (dead !== undefined && dead > latents.length / 4) {
+      found.push(
+        `${dead} of ${latents.length} shared latents fire on no ${modality === 'vision' ? 'patch' : 'token'} of the evaluation set.`,
+      )
+    }
+  }
+  const busiest = evaluation?.maxfreq && Math.max(evaluation.maxfreq.t2i, evaluation.maxfreq.i2t)
+  if (busiest !== undefined && busiest > 0.9) {
+    found.push(
+      `One shared latent fires on ${(100 * busiest).toFixed(0)} % of tokens: it stands for nothing in particular.`,
+    )
+  }
+  for (const [direction, name] of [
+    ['t2v', 'words explain patches'],
+    ['v2t', 'patches explain words'],
+  ] as const) {
+    const cross = evaluation?.cross?.[direction]
+    const other = cross?.controls.shuffledCaption
+    if (cross && other !== undefined && cross.shared - other < 0.02) {
+      found.push(`That ${name} hardly depends on which caption it is: another pair’s explains as much.`)
+    }
+  }
+  return found
+}
+
+function Health({ data }: { data: ReportData }) {
+  if (!data.evaluation) return null
+  const faults = health(data)
+  return (
+    <section>
+      <h2>Health</h2>
+      {faults.length === 0 ? (
+        <p class="good">
+          Nothing looks wrong: no collapsed latent, few dead ones, and the right caption explains more than another.
+        </p>
+      ) : (
+        <ul class="faults">
+          {faults.map((fault) => (
+            <li key={fault}>{fault}</li>
+          ))}
+        </ul>
+      )}
+    </section>
   )
 }
 
@@ -61,6 +120,7 @@ export function Overview({ data }: { data: ReportData }) {
           </dd>
         </div>
       </dl>
+      <Health data={data} />
       <section>
         <h2>Look here first</h2>
         <p class="chips">
@@ -82,6 +142,9 @@ export function Overview({ data }: { data: ReportData }) {
       {data.numbers.length > 0 && (
         <section>
           <h2>Numbers beside their controls</h2>
+          <p class="quiet">
+            Below a number its 95 % interval over images. <a href="#/method">What the words mean</a>
+          </p>
           <Numbers numbers={data.numbers} />
         </section>
       )}
@@ -94,34 +157,6 @@ export function Overview({ data }: { data: ReportData }) {
         />
         <Curves title="Joint R² of the batch" axis={[-0.2, 1]} steps={data.curves} names={['r2Vision', 'r2Text']} />
       </section>
-      {data.stages.length > 0 && (
-        <section>
-          <h2>Time</h2>
-          <table class="narrow">
-            <tbody>
-              {data.stages.map((stage) => (
-                <tr key={stage.name}>
-                  <th scope="row">{stage.name}</th>
-                  <td class="figure">{stage.seconds.toFixed(1)} s</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </section>
-      )}
-      <details>
-        <summary>Every value of the configuration</summary>
-        <table class="narrow">
-          <tbody>
-            {Object.entries(data.config).map(([name, value]) => (
-              <tr key={name}>
-                <th scope="row">{name}</th>
-                <td class="figure">{typeof value === 'object' ? JSON.stringify(value) : String(value)}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </details>
     </main>
   )
 }

@@ -194,6 +194,19 @@ pub struct AtlasLatent {
     pub words: Vec<Word>,
     /// Pictures that fire it, by falling value.
     pub images: Vec<Hit>,
+    /// How strong its activations are; absent in atlases of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub histogram: Option<Histograms>,
+}
+
+/// Counts of a latent's activations: bin b holds those in [2^(b/2 − 8), 2^((b+1)/2 − 8)), the first and the last bin also what lies
+/// beyond.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Histograms {
+    /// Over patches.
+    pub vision: Vec<u64>,
+    /// Over tokens.
+    pub text: Vec<u64>,
 }
 
 /// A concept behind a latent.

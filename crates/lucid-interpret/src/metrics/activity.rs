@@ -62,6 +62,32 @@ impl Activity {
     }
 }
 
+/// Bins of [`Strengths`]: half octaves from 2⁻⁸ to 2⁸.
+pub(crate) const BINS: usize = 32;
+
+/// How strong the activations of each shared latent are.
+#[derive(Debug, Clone)]
+pub(crate) struct Strengths(Vec<[u64; BINS]>);
+
+impl Strengths {
+    pub(crate) fn new(d_shared: usize) -> Self {
+        Self(vec![[0; BINS]; d_shared])
+    }
+
+    pub(crate) fn add(&mut self, codes: &SparseCodes) {
+        for token in 0..codes.len() {
+            for (latent, value) in codes.shared(token).iter() {
+                let bin = (2.0 * (f64::from(value).log2() + 8.0)).floor().clamp(0.0, BINS as f64 - 1.0);
+                self.0[latent as usize][bin as usize] += 1;
+            }
+        }
+    }
+
+    pub(crate) fn of(&self, latent: usize) -> Vec<u64> {
+        self.0[latent].to_vec()
+    }
+}
+
 /// Nearest-rank quantiles of `counts / tokens`.
 fn quantiles(counts: &[u64], tokens: u64) -> Quantiles {
     let mut sorted = counts.to_vec();
@@ -93,6 +119,21 @@ mod tests {
         assert_eq!(activity.shared_density(), [0.75, 0.25]);
         let density = sparsity.density.private.unwrap();
         assert_eq!((density.min, density.p50, density.p75, density.max), (0.0, 0.0, 0.75, 0.75));
+    }
+
+    #[test]
+    fn strengths_fall_into_half_octaves() {
+        let mut strengths = Strengths::new(1);
+        let entries = [1e-9, 1.0, 1.3, 1.5, 2.0, 1e9].map(|value| (0, value));
+        for entry in entries {
+            let mut codes = SparseCodes::new(1);
+            codes.push([entry]);
+            strengths.add(&codes);
+        }
+        let found = strengths.of(0);
+        // [1, √2), [√2, 2), [2, 2√2).
+        assert_eq!((found[0], found[16], found[17], found[18], found[31]), (1, 2, 1, 1, 1));
+        assert_eq!(found.iter().sum::<u64>(), 6);
     }
 
     #[test]

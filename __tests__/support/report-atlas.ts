@@ -41,7 +41,7 @@ export function picture(cell: number, side = 112): Uint8Array {
 }
 
 /** An atlas with `latents` latents over `images` pictures; `texts` are used for captions, keys, labels and words in turn. */
-export function handmadeAtlas(latents: number, images: number, texts: readonly string[]): ReportAtlas {
+export function handmadeAtlas(latents: number, images: number, texts: readonly string[], concepts = 4): ReportAtlas {
   const text = (i: number): string => texts[i % texts.length] ?? ''
   const peakOf = (image: number): number => (37 * image + 20) % 196
   const hit = (image: number, latent: number): AtlasHit => {
@@ -79,7 +79,7 @@ export function handmadeAtlas(latents: number, images: number, texts: readonly s
       words: [{ word: text(latent), activation: 1.25, max: 2, count: 40, share: 0.9 }],
       images: hits(latent),
     })),
-    concepts: Array.from({ length: 4 }, (_, concept) => ({
+    concepts: Array.from({ length: concepts }, (_, concept) => ({
       concept,
       name: `${text(concept)} ${concept}`,
       category: text(concept + 2),

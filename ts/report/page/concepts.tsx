@@ -5,6 +5,13 @@ import type { ReportConcept, ReportConceptDetail, ReportData } from '../schema.j
 import { conceptDetail } from './data.js'
 import { Pictures } from './pictures.js'
 
+/** A text without halves of surrogate pairs, which no address can hold. */
+const wellFormed = (text: string): string =>
+  text.replace(/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g, '\uFFFD')
+
+/** The address of a concept's page. */
+export const conceptLink = (concept: string): string => `#/concept/${encodeURIComponent(wellFormed(concept))}`
+
 function name(data: ReportData, latent: number): string {
   return data.latents.find((candidate) => candidate.latent === latent)?.label ?? `latent ${latent}`
 }
@@ -31,7 +38,7 @@ export function Concepts({ data, query }: { data: ReportData; query: string }) {
           <h2>{category}</h2>
           <p class="chips">
             {concepts.map((concept) => (
-              <a class="chip concept" key={concept.concept} href={`#/concept/${encodeURIComponent(concept.concept)}`}>
+              <a class="chip concept" key={concept.concept} href={conceptLink(concept.concept)}>
                 {concept.concept}
               </a>
             ))}
@@ -45,7 +52,7 @@ export function Concepts({ data, query }: { data: ReportData; query: string }) {
 
 /** One concept: its latents and the pictures that share them. */
 export function Concept({ data, concept }: { data: ReportData; concept: string }) {
-  const position = data.concepts.findIndex((candidate) => candidate.concept === concept)
+  const position = data.concepts.findIndex((candidate) => wellFormed(candidate.concept) === concept)
   const found = data.concepts[position]
   const [detail, setDetail] = useState<ReportConceptDetail>()
   const [missing, setMissing] = useState('')

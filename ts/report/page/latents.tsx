@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from 'preact/hooks'
 import type { ReportData, ReportLatent, ReportLatentDetail } from '../schema.js'
+import { conceptLink } from './concepts.js'
 import { latentDetail } from './data.js'
 import { Histogram } from './histogram.js'
 import { Pictures } from './pictures.js'
@@ -195,31 +196,37 @@ export function Latent({ data, index }: { data: ReportData; index: number }) {
       {missing && <p class="note">{missing}</p>}
       {detail && (
         <>
-          <h2>Words that fire it</h2>
-          {detail.words.length === 0 ? (
-            <p class="empty">No word fires it.</p>
-          ) : (
-            <table class="narrow words">
-              <tbody>
-                {detail.words.map((word) => (
-                  <tr key={word.word}>
-                    <th scope="row">{word.word}</th>
-                    <td class="bar">
-                      <div class="filled" style={{ width: `${(100 * word.activation) / largest}%` }} />
-                    </td>
-                    <td class="figure">{word.activation.toFixed(2)}</td>
-                    <td class="figure quiet">× {word.count}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          )}
-          {detail.histogram && (
-            <>
-              <h2>How strongly it fires</h2>
-              <Histogram counts={detail.histogram} />
-            </>
-          )}
+          <div class="halves">
+            <section>
+              <h2>Words that fire it</h2>
+              {detail.words.length === 0 ? (
+                <p class="empty">No word fires it.</p>
+              ) : (
+                <table class="narrow words">
+                  <tbody>
+                    {[...detail.words]
+                      .sort((a, b) => b.activation - a.activation)
+                      .map((word) => (
+                        <tr key={word.word}>
+                          <th scope="row">{word.word}</th>
+                          <td class="bar">
+                            <div class="filled" style={{ width: `${(100 * word.activation) / largest}%` }} />
+                          </td>
+                          <td class="figure">{word.activation.toFixed(2)}</td>
+                          <td class="figure quiet">× {word.count}</td>
+                        </tr>
+                      ))}
+                  </tbody>
+                </table>
+              )}
+            </section>
+            {detail.histogram && (
+              <section>
+                <h2>How strongly it fires</h2>
+                <Histogram counts={detail.histogram} />
+              </section>
+            )}
+          </div>
           <h2>Pictures that fire it</h2>
           <Pictures data={data} hits={detail.hits} subject={latent.label ?? `latent ${index}`} />
         </>
@@ -229,7 +236,7 @@ export function Latent({ data, index }: { data: ReportData; index: number }) {
           <h2>Concepts it carries</h2>
           <p class="chips">
             {carried.map((concept) => (
-              <a class="chip" key={concept.concept} href={`#/concept/${encodeURIComponent(concept.concept)}`}>
+              <a class="chip" key={concept.concept} href={conceptLink(concept.concept)}>
                 {concept.concept}
               </a>
             ))}

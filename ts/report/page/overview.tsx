@@ -1,7 +1,11 @@
 /** What was trained, the numbers beside their controls, the curves, and where to look first. */
 
-import type { ReportData, ReportNumber } from '../schema.js'
+import { useEffect, useRef, useState } from 'preact/hooks'
+import type { ReportData, ReportHit, ReportNumber } from '../schema.js'
+import { conceptLink } from './concepts.js'
 import { Curves } from './curves.js'
+import { latentDetail } from './data.js'
+import { paintHeat } from './heat.js'
 
 /** A number for people: three decimals, none above a hundred. */
 export const show = (value: number): string => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(3))
@@ -74,6 +78,43 @@ function health({ evaluation, latents }: ReportData): string[] {
   return found
 }
 
+/** Latents that the first page shows with a picture. */
+const CARDS = 10
+
+/** A latent by its strongest picture. */
+function Card({ data, index }: { data: ReportData; index: number }) {
+  const position = data.latents.findIndex((candidate) => candidate.latent === index)
+  const canvas = useRef<HTMLCanvasElement>(null)
+  const [hit, setHit] = useState<ReportHit>()
+  useEffect(() => {
+    let current = true
+    // Without its details the card is still a link.
+    latentDetail(data, position).then(
+      (detail) => current && setHit(detail?.hits[0]),
+      () => undefined,
+    )
+    return () => {
+      current = false
+    }
+  }, [data, position])
+  const image = hit && data.images[hit.image]
+  useEffect(() => {
+    if (canvas.current && hit && image) paintHeat(canvas.current, hit.heat, image.grid)
+  }, [hit, image])
+  const label = data.latents[position]?.label ?? `latent ${index}`
+  return (
+    <li>
+      <a class="tile" href={`#/latent/${index}`}>
+        <div class="frame">
+          {image && <img src={image.file} alt="" loading="lazy" />}
+          <canvas ref={canvas} class="heat" />
+        </div>
+        <span class="card-name">{label}</span>
+      </a>
+    </li>
+  )
+}
+
 function Health({ data }: { data: ReportData }) {
   if (!data.evaluation) return null
   const faults = health(data)
@@ -123,8 +164,13 @@ export function Overview({ data }: { data: ReportData }) {
       <Health data={data} />
       <section>
         <h2>Look here first</h2>
+        <ul class="tiles cards">
+          {data.start.latents.slice(0, CARDS).map((index) => (
+            <Card key={index} data={data} index={index} />
+          ))}
+        </ul>
         <p class="chips">
-          {data.start.latents.map((index) => {
+          {data.start.latents.slice(CARDS).map((index) => {
             const latent = data.latents.find((candidate) => candidate.latent === index)
             return (
               <a class="chip" key={index} href={`#/latent/${index}`}>
@@ -133,7 +179,7 @@ export function Overview({ data }: { data: ReportData }) {
             )
           })}
           {data.start.concepts.map((concept) => (
-            <a class="chip quiet" key={concept} href={`#/concept/${encodeURIComponent(concept)}`}>
+            <a class="chip quiet" key={concept} href={conceptLink(concept)}>
               “{concept}”
             </a>
           ))}

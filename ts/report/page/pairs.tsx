@@ -58,6 +58,22 @@ function carriers(pair: ReportPair, token: ReportToken): { latent: number; weigh
   return [...weights].map(([latent, weight]) => ({ latent, weight })).sort((a, b) => b.weight - a.weight)
 }
 
+/** The word whose mass lies on the fewest patches: the one to look at first. */
+function sharpest(pair: ReportPair): number {
+  const spread = (token: ReportToken): number => {
+    const heat = decodeHeat(token.heat)
+    return heat.reduce((sum, value) => sum + value, 0) / Math.max(1, Math.max(...heat))
+  }
+  let best = 0
+  let least = Number.POSITIVE_INFINITY
+  for (const [at, token] of pair.tokens.entries()) {
+    if (token.text === '') continue
+    const found = spread(token)
+    if (found < least) [best, least] = [at, found]
+  }
+  return best
+}
+
 /** What is pointed at. */
 type Focus = { token: number } | { patch: number } | undefined
 
@@ -109,11 +125,8 @@ function Matched({
   word: number | undefined
 }) {
   const [rows, columns] = pair.grid
-  const strongest = pair.tokens.reduce(
-    (best, token, at) => (token.mass > (pair.tokens[best]?.mass ?? 0) ? at : best),
-    0,
-  )
-  const [kept, setKept] = useState<Focus>({ token: word !== undefined && pair.tokens[word] ? word : strongest })
+  const start = sharpest(pair)
+  const [kept, setKept] = useState<Focus>({ token: word !== undefined && pair.tokens[word] ? word : start })
   const [hovered, setHovered] = useState<Focus>()
   const focus = hovered ?? kept
   const canvas = useRef<HTMLCanvasElement>(null)
@@ -205,7 +218,7 @@ function Matched({
 function Legend() {
   return (
     <p class="legend" aria-hidden="true">
-      <span class="gradient" /> less to more of the word’s mass; a patch shows what share of its mass each word has
+      <span class="gradient" /> less to more of the word’s mass
     </p>
   )
 }

@@ -1,6 +1,7 @@
 /** What the search box finds: latents, concepts and captions. */
 
 import type { ReportData } from '../schema.js'
+import { conceptLink } from './concepts.js'
 
 const LIMIT = 60
 
@@ -25,7 +26,7 @@ export function Search({ data, query }: { data: ReportData; query: string }) {
       <h2>Concepts ({concepts.length})</h2>
       <p class="chips">
         {concepts.slice(0, LIMIT).map((concept) => (
-          <a class="chip" key={concept.concept} href={`#/concept/${encodeURIComponent(concept.concept)}`}>
+          <a class="chip" key={concept.concept} href={conceptLink(concept.concept)}>
             {concept.concept}
           </a>
         ))}

@@ -87,7 +87,10 @@ test('presets differ where the method says so', () => {
   expect(configDefaults('ot-only')).toMatchObject({ topk: 'global', wOt: 0.1, beta: 0, massReweighting: false })
   expect(configDefaults('share-k')).toMatchObject({ topk: 'split', wOt: 0.1, beta: 0 })
   expect(configDefaults('share-k-gsl-gcmt')).toMatchObject({ massReweighting: true, initialise: 'random', beta: 0.5 })
-  for (const preset of presets) expect(configDefaults(preset).kShared).toBe(16)
+  for (const preset of presets) {
+    const { kShared, kPrivate } = configDefaults(preset)
+    expect(kShared + kPrivate).toBe(48)
+  }
 })
 
 test('an unknown preset is refused with the nearest', async () => {

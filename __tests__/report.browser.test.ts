@@ -6,7 +6,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Browser, chromium, type Page } from 'playwright-core'
+import { evaluate, loadAtlas, loadModel, openStore } from '../ts/index.js'
 import { scriptJson, writeReport } from '../ts/report/index.js'
+import { shared } from './support/data.js'
 import { handmadeAtlas } from './support/report-atlas.js'
 
 const HOSTILE = [
@@ -50,6 +52,8 @@ async function open(report: string, route = ''): Promise<{ page: Page; faults: s
   const page = await browser.newPage()
   const faults: string[] = []
   page.on('console', (message) => {
+    // Only the test reads pixels back.
+    if (message.text().includes('willReadFrequently')) return
     if (message.type() === 'error' || message.type() === 'warning') faults.push(`console: ${message.text()}`)
   })
   page.on('pageerror', (error) => faults.push(`error: ${error.message}`))
@@ -139,6 +143,103 @@ describe('the report', () => {
     expect(await page.locator('main script, main svg').count()).toBe(0)
     expect(faults).toEqual([])
     await page.close()
+  })
+
+  browserTest(`matches words and patches of a pair through the plan${reason}`, async () => {
+    const report = join(folder, 'pairs')
+    const source = { model: shared('run'), activations: shared('train'), pairs: 9 }
+    await writeReport(handmadeAtlas(6, 4, ['a red star', 'blue circle']), source, report)
+    const { page, faults } = await open(report, '#/pairs')
+    expect(await page.locator('.tile').count()).toBe(9)
+    await page.click('a[href="#/pair/2"]')
+    await page.waitForSelector('.pair')
+    const store = await openStore(shared('train'))
+    const { caption, textIds } = store.pair(2)
+    expect(await page.locator('h1').textContent()).toBe(caption)
+    expect(await page.locator('.word').count()).toBe(textIds.length)
+    const heat = () =>
+      page.evaluate(() => {
+        const canvas = document.querySelector<HTMLCanvasElement>('.frame.large canvas')
+        return Array.from(canvas?.getContext('2d')?.getImageData(0, 0, canvas.width, canvas.height).data ?? [])
+      })
+    // The heat of a word is its column of the plan: its hottest pixel lies where the plan's largest entry does.
+    const model = await loadModel(shared('run'))
+    const { plan, patches, tokens } = model.match({ vision: store.pair(2).vision, text: store.pair(2).text })
+    for (const word of [0, 2]) {
+      await page.locator('.word').nth(word).hover()
+      await page.waitForTimeout(50)
+      const alpha = (await heat()).filter((_, index) => index % 4 === 3)
+      const column = Array.from({ length: patches }, (_, patch) => plan[patch * tokens + word] ?? 0)
+      const hottest = column.indexOf(Math.max(...column))
+      expect(alpha[hottest]).toBe(Math.max(...alpha))
+    }
+    const box = await page.locator('.frame.large').boundingBox()
+    if (!box) throw new Error('no picture')
+    await page.mouse.move(box.x + 1, box.y + 1)
+    await page.getByText('Patch in row 1, column 1').waitFor()
+    const shares = (await page.locator('.word .share').allTextContents()).map((text) => Number.parseInt(text, 10))
+    const row = Array.from({ length: tokens }, (_, token) => plan[token] ?? 0)
+    const total = row.reduce((sum, mass) => sum + mass, 0)
+    expect(shares).toEqual(row.map((mass) => Math.round((100 * mass) / total)))
+    await page.mouse.move(0, 0)
+    // The keyboard reaches the same: a patch by arrows, a word by tab.
+    await page.locator('.frame.large').focus()
+    await page.keyboard.press('ArrowRight')
+    await page.keyboard.press('ArrowDown')
+    await page.getByText(/Patch in row 2, column/).waitFor()
+    await page.goto(`${page.url().split('#')[0]}#/pair/3?word=1`)
+    await page.waitForSelector('.word.active')
+    expect(await page.locator('.word').nth(1).getAttribute('aria-pressed')).toBe('true')
+    expect(faults).toEqual([])
+    await page.close()
+  })
+
+  browserTest(`passes the accessibility checks on every page, light and dark${reason}`, async () => {
+    const report = join(folder, 'accessible')
+    const evaluation = await evaluate({ model: shared('run'), activations: shared('held-out'), bootstrap: 50 })
+    const options = {
+      run: shared('run'),
+      model: shared('run'),
+      activations: shared('train'),
+      pairs: 3,
+      evaluation,
+      compare: { title: 'the same run', evaluation, run: shared('run') },
+      notes: ['a note'],
+    }
+    const atlas = await loadAtlas(shared('atlas'))
+    await writeReport(atlas, options, report)
+    const source = await readFile(require.resolve('axe-core/axe.min.js'), 'utf8')
+    for (const scheme of ['light', 'dark'] as const) {
+      const { page, faults } = await open(report)
+      await page.emulateMedia({ colorScheme: scheme })
+      for (const route of [
+        '#/',
+        '#/latents',
+        '#/latent/0',
+        '#/concepts',
+        '#/pairs',
+        '#/pair/0',
+        '#/compare',
+        '#/method',
+      ]) {
+        await page.goto(`${page.url().split('#')[0]}${route}`)
+        await page.waitForSelector('main')
+        await page.waitForTimeout(250)
+        await page.evaluate(source)
+        const violations = await page.evaluate(async () => {
+          const { axe } = window as unknown as {
+            axe: { run(context: Document, options: object): Promise<{ violations: unknown[] }> }
+          }
+          const found = await axe.run(document, { preload: false })
+          return (found.violations as { id: string; nodes: { html: string; failureSummary: string }[] }[]).map(
+            ({ id, nodes }) => `${id}: ${nodes[0]?.html} ${nodes[0]?.failureSummary}`,
+          )
+        })
+        expect([scheme, route, violations]).toEqual([scheme, route, []])
+      }
+      expect(faults).toEqual([])
+      await page.close()
+    }
   })
 
   it('keeps what is not a report and replaces what is one', async () => {

@@ -66,6 +66,8 @@ export interface AtlasData {
   options: Record<string, unknown>
   threshold: number | null
   peaks: number
+  /** How the threshold was calibrated, where `fdr` asked for it. */
+  falseDiscovery?: { target: number; above: number; aboveByChance: number }
   images: AtlasImage[]
   latents: AtlasLatent[]
   concepts: AtlasConcept[]

@@ -12,8 +12,8 @@ import { type ActivationStore, storePath } from './store.js'
 
 export type * from './atlas-data.js'
 
-/** A concept of the library, perhaps with a category. */
-export type ConceptInput = string | { name: string; category?: string }
+/** A concept of the library, perhaps with a category and other names; its code is the mean over the tokens of all its names. */
+export type ConceptInput = string | { name: string; category?: string; synonyms?: readonly string[] }
 
 /** Options of {@link interpret}. */
 export interface InterpretOptions {
@@ -30,16 +30,21 @@ export interface InterpretOptions {
   /** Instead of `activations`: a data set, extracted with the backbone into a temporary store. */
   dataset?: Dataset
   /**
-   * The library of concepts: a list, a file (`.txt` a line each, `.tsv` name and category, `.json` a list),
-   * `'captions'`: the first 400 different captions by their stored states, which needs no backbone, or `'default'`: the
-   * words of the scenes for the embedded backbone, the captions for imported activations while `backbone` is `'mini'`,
-   * otherwise the commonest words of the captions.
+   * The library of concepts: a list; a file (docs/concepts.md); `'library'`: the default library of some 2,300 entries;
+   * `'captions'`: the first 400 different captions by their stored states, which needs no backbone; or `'default'`: the words of the scenes for
+   * scenes under the embedded backbone, the commonest words of the captions for other data under it, the captions for imported activations while
+   * `backbone` is `'mini'`, and otherwise the default library.
    */
   concepts?: readonly ConceptInput[] | string
   /** Confidence a hit must exceed; the `quantile` of all peak scores where absent. */
   threshold?: number
   /** Default 0.95. */
   quantile?: number
+  /**
+   * Share of false hits to tolerate, in place of the quantile: the threshold then lies where images of chance, in which every latent fires
+   * where it will, give at most this share of the peak scores above it.
+   */
+  fdr?: number
   /** Hits a latent needs for a label. Default 5. */
   minHits?: number
   /** Weight latents by log(N / df) over the library. Default true. */
@@ -72,6 +77,7 @@ export const interpretOptionNames = [
   'concepts',
   'threshold',
   'quantile',
+  'fdr',
   'minHits',
   'idf',
   'clusterCosine',

@@ -12,9 +12,10 @@ use lucid_vlm::{Backbone, ExtractOptions};
 use napi::Result;
 use napi_derive::napi;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::atlas::NativeAtlas;
+use crate::concepts::{Concept, Concepts, Library, default_library, named, read_concepts};
 use crate::device;
 use crate::error::Failure;
 use crate::extract::backbone;
@@ -36,26 +37,6 @@ const STOP_WORDS: &[&str] = &[
     "their", "them", "there", "they", "this", "through", "to", "two", "under", "up", "very", "while", "who", "with",
 ];
 
-/// A concept of the library.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ConceptInput {
-    Name(String),
-    Full {
-        name: String,
-        #[serde(default)]
-        category: Option<String>,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Concepts {
-    /// `default`, `captions`, or a file.
-    Named(String),
-    List(Vec<ConceptInput>),
-}
-
 #[derive(Deserialize)]
 struct Request {
     backbone: String,
@@ -74,42 +55,10 @@ struct Request {
     options: Map<String, Value>,
 }
 
-type Library = Vec<(String, Option<String>)>;
-
-fn named(inputs: Vec<ConceptInput>) -> Library {
-    let pair = |input| match input {
-        ConceptInput::Name(name) => (name, None),
-        ConceptInput::Full { name, category } => (name, category),
-    };
-    inputs.into_iter().map(pair).collect()
-}
-
-fn read_library(file: &Path) -> std::result::Result<Library, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        Failure::new(
-            "E_IO",
-            format!("cannot read the concepts {}: {error}", file.display()),
-            Some("give a list of words, a .txt, .tsv or .json file, or 'default'".into()),
-            json!({ "option": "concepts", "file": file, "found": error.to_string() }),
-        )
-    })?;
-    if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
-        return Ok(named(serde_json::from_str(&text)?));
-    }
-    let line = |line: &str| {
-        let (name, category) = line.split_once('\t').map_or((line, None), |(name, rest)| (name, Some(rest)));
-        let category = category.map(str::trim).filter(|category| !category.is_empty());
-        (name.trim().to_owned(), category.map(str::to_owned))
-    };
-    Ok(text.lines().filter(|text| !text.trim().is_empty()).map(line).collect())
-}
-
 /// Every word for what the embedded backbone knows.
 fn scene_words() -> Library {
     let known = concepts().iter().filter(|concept| MINI_KINDS.contains(&concept.kind));
-    known
-        .flat_map(|concept| concept.words.iter().map(|word| ((*word).to_owned(), Some(concept.kind.name().to_owned()))))
-        .collect()
+    known.flat_map(|concept| concept.words.iter().map(|word| Concept::new(*word, Some(concept.kind.name())))).collect()
 }
 
 /// The commonest words of first captions, by falling number, then by spelling.
@@ -125,7 +74,7 @@ fn caption_words(store: &StoreReader) -> Library {
     }
     let mut words: Vec<(String, usize)> = counts.into_iter().collect();
     words.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    words.into_iter().take(COMMON_WORDS).map(|(word, _)| (word, None)).collect()
+    words.into_iter().take(COMMON_WORDS).map(|(word, _)| Concept::new(word, None)).collect()
 }
 
 /// States of the concepts at the hook the store was made with; words the tokenizer cannot read are left out.
@@ -148,32 +97,45 @@ fn concept_states(
     }
     let mut states = ConceptStates::default();
     let total = library.len() as u64;
-    for (index, (name, category)) in library.into_iter().enumerate() {
+    for (index, Concept { name, category, synonyms }) in library.into_iter().enumerate() {
         if shared.is_cancelled() {
             return Err(Failure::new("E_CANCELLED", "the interpretation was cancelled", None, Value::Null));
         }
         if states.names.contains(&name) {
             continue;
         }
-        let encoded = match backbone.encode_texts(&[&name], &hook) {
-            Ok(encoded) => encoded,
-            Err(error) if error.code() == "E_EMPTY_TEXT" => {
-                shared.warning("W_CONCEPT", &format!("the concept {name:?} has no token and is left out"));
+        let before = (states.states.len(), states.pooled.len());
+        let (mut tokens, mut texts) = (0, 0);
+        for text in std::iter::once(&name).chain(&synonyms) {
+            let encoded = match backbone.encode_texts(&[text.as_str()], &hook) {
+                Ok(encoded) => encoded,
+                Err(error) if error.code() == "E_EMPTY_TEXT" => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let kept: Vec<usize> =
+                (0..encoded.kinds.len()).filter(|&t| keep_eos || encoded.kinds[t] == KIND_CONTENT).collect();
+            if kept.is_empty() {
                 continue;
             }
-            Err(error) => return Err(error.into()),
-        };
-        let kept: Vec<usize> =
-            (0..encoded.kinds.len()).filter(|&t| keep_eos || encoded.kinds[t] == KIND_CONTENT).collect();
-        if kept.is_empty() {
+            for &token in &kept {
+                states.states.extend_from_slice(&encoded.states[token * encoded.dim..(token + 1) * encoded.dim]);
+            }
+            tokens += kept.len();
+            if texts == 0 {
+                states.pooled.extend_from_slice(&encoded.pooled);
+            } else {
+                states.pooled[before.1..].iter_mut().zip(&encoded.pooled).for_each(|(sum, x)| *sum += x);
+            }
+            texts += 1;
+        }
+        if texts == 0 {
             shared.warning("W_CONCEPT", &format!("the concept {name:?} has no token and is left out"));
+            states.states.truncate(before.0);
             continue;
         }
-        for &token in &kept {
-            states.states.extend_from_slice(&encoded.states[token * encoded.dim..(token + 1) * encoded.dim]);
-        }
-        states.lengths.push(kept.len());
-        states.pooled.extend_from_slice(&encoded.pooled);
+        // The cluster goes by the mean of what its names mean.
+        states.pooled[before.1..].iter_mut().for_each(|x| *x /= texts as f32);
+        states.lengths.push(tokens);
         states.names.push(name);
         states.categories.push(category);
         shared.progress("concepts", index as u64 + 1, total);
@@ -248,8 +210,9 @@ pub fn start_interpret(options: String, model: &NativeModel) -> Result<NativeJob
         let imported = store.manifest().provenance.get("backbone").is_none();
         let encoded = |library| concept_states(library, &backbone, &store, shared);
         let concepts = match request.concepts {
-            Concepts::List(list) => encoded(named(list))?,
+            Concepts::List(list) => encoded(named(list)?)?,
             Concepts::Named(name) if name == "captions" => caption_states(&store)?,
+            Concepts::Named(name) if name == "library" => encoded(default_library())?,
             Concepts::Named(name) if name == "default" && request.backbone == "mini" => {
                 match (imported, scenes(&store)) {
                     (true, _) => caption_states(&store)?,
@@ -257,8 +220,8 @@ pub fn start_interpret(options: String, model: &NativeModel) -> Result<NativeJob
                     (false, false) => encoded(caption_words(&store))?,
                 }
             }
-            Concepts::Named(name) if name == "default" => encoded(caption_words(&store))?,
-            Concepts::Named(file) => encoded(read_library(Path::new(&file))?)?,
+            Concepts::Named(name) if name == "default" => encoded(default_library())?,
+            Concepts::Named(file) => encoded(read_concepts(Path::new(&file))?)?,
         };
         let atlas = interpret(&*model, &store, &concepts, &options, &**shared)?;
         drop(temporary);

@@ -9,6 +9,7 @@
 
 mod atlas;
 mod bench;
+mod concepts;
 mod config;
 mod device;
 mod error;

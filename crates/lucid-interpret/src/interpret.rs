@@ -12,7 +12,9 @@ use rayon::prelude::*;
 
 use crate::algorithm1::library::{ConceptStates, Library};
 use crate::algorithm1::matching::{ImageIndex, Peak, peaks};
-use crate::algorithm1::threshold::{Cut, Histogram, Side};
+use crate::algorithm1::null::{Null, Samples};
+use crate::algorithm1::threshold::{Calibrated, Cut, Histogram, Side};
+use crate::atlas::format::FalseDiscovery;
 use crate::atlas::format::{FORMAT, FORMAT_VERSION, Histograms};
 use crate::atlas::{
     Atlas, AtlasConcept, AtlasImage, AtlasIndex, ConceptLatent, Hit, InterpretOptions, ModelShape, StoreOrigin,
@@ -27,6 +29,8 @@ use crate::word_activity::WordActivity;
 
 /// Pairs in memory at once.
 const BATCH: usize = 16;
+/// Of the draws that a false-discovery rate is calibrated with.
+const NULL_SEED: u64 = 1;
 
 /// Interprets the shared latents of a model on the pictures and captions of a source (spec 7).
 ///
@@ -45,8 +49,20 @@ pub fn interpret(
     let pairs = options.max_images.map_or(source.pairs(), |limit| limit.min(source.pairs()));
     let mut run = Run { coder, source, options, library: &library, pairs, observer, cache: HashMap::new(), cached: 0 };
     let shown = run.look()?;
-    let hits = run.count_hits(&shown.histogram)?;
-    run.gather(concepts, shown, hits)
+    let calibrated = match options.fdr {
+        None => None,
+        Some(fdr) => Some(run.calibrate(&shown, fdr)?),
+    };
+    let threshold = options.threshold.or(calibrated.map(|found| found.threshold));
+    let hits = run.count_hits(&shown.histogram, threshold)?;
+    let mut atlas = run.gather(concepts, shown, hits)?;
+    if let (Some(target), Some(found)) = (options.fdr, calibrated) {
+        let Calibrated { threshold, above, above_by_chance } = found;
+        atlas.index.false_discovery = Some(FalseDiscovery { target, above, above_by_chance });
+        // JSON has no infinity: no score is above the largest number either.
+        atlas.index.threshold = Some(threshold.min(f64::MAX));
+    }
+    Ok(atlas)
 }
 
 /// What the first pass found.
@@ -54,6 +70,8 @@ struct Shown {
     vision: Activity,
     text: Activity,
     strengths: [Strengths; 2],
+    /// Gathered for a false-discovery rate only.
+    samples: Samples,
     words: WordActivity,
     latents: Vec<TopImages>,
     concepts: Vec<TopImages>,
@@ -114,6 +132,7 @@ impl Run<'_> {
             vision: activity.clone(),
             text: activity,
             strengths: [Strengths::new(self.coder.d_shared()), Strengths::new(self.coder.d_shared())],
+            samples: Samples::new(self.coder.d_shared(), NULL_SEED),
             words: WordActivity::default(),
             latents: vec![top.clone(); self.coder.d_shared()],
             concepts: vec![top; self.library.codes.len()],
@@ -129,6 +148,9 @@ impl Run<'_> {
             shown.vision.add(&vision);
             shown.text.add(&text);
             shown.strengths[0].add(&vision);
+            if run.options.fdr.is_some() {
+                shown.samples.add(&vision);
+            }
             shown.strengths[1].add(&text);
             run.add_words(&mut shown.words, pair, &text);
             for (latent, (patch, value)) in strongest_patches(&vision) {
@@ -157,13 +179,25 @@ impl Run<'_> {
         }
     }
 
+    /// Between the passes, for a false-discovery rate: peak scores of images of chance.
+    fn calibrate(&mut self, shown: &Shown, fdr: f64) -> Result<Calibrated> {
+        let density = shown.vision.shared_density();
+        let null = Null::new(&density, &shown.samples, NULL_SEED);
+        let mut chance = Histogram::default();
+        let work =
+            |run: &Self, pair: usize| Ok(peaks(&null.index(pair as u64, run.source.vision_len(pair)), run.library));
+        self.for_pairs(1, work, |_, _, found: Vec<Peak>| {
+            found.iter().for_each(|peak| chance.add(peak.confidence));
+        })?;
+        Ok(shown.histogram.calibrate(&chance, fdr))
+    }
+
     /// Second pass: which (image, concept) pairs exceed the threshold, and which latents they choose.
-    fn count_hits(&mut self, histogram: &Histogram) -> Result<HitCounts> {
-        let cut: Option<Cut> = match self.options.threshold {
+    fn count_hits(&mut self, histogram: &Histogram, given: Option<f64>) -> Result<HitCounts> {
+        let cut: Option<Cut> = match given {
             Some(_) => None,
             None => histogram.cut(self.options.quantile),
         };
-        let given = self.options.threshold;
         let mut counts = HitCounts::new(self.coder.d_shared());
         let mut near: Vec<Peak> = Vec::new();
         let work = |run: &Self, pair: usize| Ok(peaks(&run.image_index(pair)?, run.library));
@@ -263,6 +297,7 @@ impl Run<'_> {
             options: self.options.clone(),
             threshold: counts.threshold,
             peaks: shown.histogram.count(),
+            false_discovery: None,
             images,
             latents,
             concepts,

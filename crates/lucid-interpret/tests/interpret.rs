@@ -441,3 +441,73 @@ fn maps_are_read_as_the_format_page_says() {
         assert!(index["latents"][3].get(key).is_some(), "{key} is always there");
     }
 }
+
+/// A world of 30 latents, ten concepts of three latents each, 60 pictures of 16 patches. `together`: the three latents of two concepts fire
+/// on one patch each; otherwise as many fire, each where it will.
+fn planted(together: bool) -> (LinearCoder, MemoryStore, ConceptStates, Vec<[usize; 2]>) {
+    const WIDTH: usize = 30;
+    let coder = LinearCoder::axes(WIDTH);
+    let mut numbers = Numbers(5);
+    let mut made = random_pairs(60, WIDTH, 9);
+    let mut shown = Vec::new();
+    for pair in &mut made {
+        let patches = pair.vision.len() / WIDTH;
+        pair.vision.fill(0.0);
+        let concepts = [numbers.below(10), numbers.below(10)];
+        for concept in concepts {
+            let place = numbers.below(patches);
+            for part in 0..3 {
+                let patch = if together { place } else { numbers.below(patches) };
+                pair.vision[patch * WIDTH + 3 * concept + part] = 1.0;
+            }
+        }
+        // Everything else fires now and then as well.
+        for _ in 0..4 {
+            pair.vision[numbers.below(patches) * WIDTH + numbers.below(WIDTH)] = 1.0;
+        }
+        shown.push(concepts);
+    }
+    let mut states = vec![0.0; 10 * WIDTH];
+    (0..30).for_each(|at| states[(at / 3) * WIDTH + at] = 1.0);
+    let library = ConceptStates {
+        names: (0..10).map(|c| format!("concept {c}")).collect(),
+        categories: Vec::new(),
+        lengths: vec![1; 10],
+        states,
+        pooled: (0..100).map(|i| f32::from(u8::from(i / 10 == i % 10))).collect(),
+    };
+    (coder, store(WIDTH, &made), library, shown)
+}
+
+#[test]
+fn a_false_discovery_rate_finds_what_is_there_and_nothing_in_noise() {
+    let options = InterpretOptions { fdr: Some(0.05), min_hits: 3, ..InterpretOptions::default() };
+    let (coder, pictures, library, shown) = planted(true);
+    let atlas = interpret(&coder, &pictures, &library, &options, &Silent).unwrap();
+    let found = atlas.index.false_discovery.unwrap();
+    assert!(found.above_by_chance as f64 <= 0.05 * found.above as f64, "{found:?}");
+    // Two concepts a picture, sometimes the same one twice.
+    let present: usize = shown.iter().map(|[a, b]| 1 + usize::from(a != b)).sum();
+    assert!(
+        found.above as f64 > 0.95 * present as f64 && found.above as f64 <= 1.1 * present as f64,
+        "{found:?} {present}"
+    );
+    assert!(atlas.index.latents.iter().filter(|latent| latent.label.is_some()).count() >= 10);
+
+    let (coder, pictures, library, _) = planted(false);
+    let atlas = interpret(&coder, &pictures, &library, &options, &Silent).unwrap();
+    assert!(atlas.index.latents.iter().all(|latent| latent.label.is_none()), "{:?}", atlas.index.false_discovery);
+    // The quantile, which knows nothing of chance, names latents in noise as well.
+    let quantile = InterpretOptions { fdr: None, quantile: 0.5, ..options };
+    let atlas = interpret(&coder, &pictures, &library, &quantile, &Silent).unwrap();
+    assert!(atlas.index.latents.iter().any(|latent| latent.label.is_some()));
+}
+
+#[test]
+fn a_rate_that_is_none_is_refused() {
+    for (fdr, threshold) in [(Some(0.0), None), (Some(1.0), None), (Some(f64::NAN), None), (Some(0.1), Some(0.5))] {
+        let options = InterpretOptions { fdr, threshold, ..InterpretOptions::default() };
+        let error = interpret(&coder(), &pictures(), &library(), &options, &Silent).unwrap_err();
+        assert_eq!(error.code(), "E_OPTION");
+    }
+}

@@ -4,6 +4,8 @@
 //! (latent → patches with values). Nothing of the size concepts × patches × latents is ever visited or stored.
 
 pub mod cluster;
+pub mod concepts;
 pub mod library;
 pub mod matching;
+pub mod null;
 pub mod threshold;

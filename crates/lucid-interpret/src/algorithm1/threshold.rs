@@ -70,6 +70,36 @@ impl Histogram {
     }
 }
 
+/// The threshold of a false-discovery rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Calibrated {
+    /// Scores above it count; infinite where no score does.
+    pub threshold: f64,
+    /// Scores above it.
+    pub above: u64,
+    /// Scores of the null above it.
+    pub above_by_chance: u64,
+}
+
+impl Histogram {
+    /// The lowest threshold above which the scores of `null`, of as many trials, are at most `fdr` of these. It lies on the edge of a bin.
+    #[must_use]
+    pub fn calibrate(&self, null: &Self, fdr: f64) -> Calibrated {
+        let mut best = Calibrated { threshold: f64::INFINITY, above: 0, above_by_chance: 0 };
+        let (mut above, mut by_chance) = (0, 0);
+        for bin in (0..self.bins.len()).rev() {
+            above += self.bins[bin];
+            by_chance += null.bins[bin];
+            if self.bins[bin] > 0 && by_chance as f64 <= fdr * above as f64 {
+                // The largest number below the bin: every score in it is above.
+                let edge = f64::from_bits((bin as u64) << SHIFT).next_down().max(0.0);
+                best = Calibrated { threshold: edge, above, above_by_chance: by_chance };
+            }
+        }
+        best
+    }
+}
+
 impl Cut {
     /// Side of a score.
     #[must_use]
@@ -117,6 +147,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_rate_of_false_discoveries_is_kept() {
+        let histogram = |scores: &[f64]| {
+            let mut histogram = Histogram::default();
+            scores.iter().for_each(|&s| histogram.add(s));
+            histogram
+        };
+        let real = histogram(&[0.1, 0.2, 0.3, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]);
+        let null = histogram(&[0.1, 0.15, 0.2, 0.3, 0.3, 1.05]);
+        let found = real.calibrate(&null, 0.2);
+        assert!(found.threshold < 1.0 && found.threshold > 0.3, "{found:?}");
+        assert_eq!((found.above, found.above_by_chance), (7, 1));
+        // Nothing but noise: no threshold will do.
+        let found = null.calibrate(&null, 0.5);
+        assert_eq!((found.threshold, found.above), (f64::INFINITY, 0));
     }
 
     #[test]

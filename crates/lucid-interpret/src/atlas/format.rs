@@ -17,6 +17,9 @@ pub struct InterpretOptions {
     pub threshold: Option<f64>,
     /// Quantile of all positive peak scores that is the threshold. Default 0.95.
     pub quantile: f64,
+    /// Share of false hits to tolerate, in place of the quantile: the threshold then lies where chance gives at most this share of the peak
+    /// scores above it ([`crate::algorithm1::null`]). Default none.
+    pub fdr: Option<f64>,
     /// Hits a latent needs for a label. Default 5.
     pub min_hits: u64,
     /// Whether latents are weighted by log(N / df). Default true.
@@ -44,6 +47,7 @@ impl Default for InterpretOptions {
         Self {
             threshold: None,
             quantile: 0.95,
+            fdr: None,
             min_hits: 5,
             idf: true,
             cluster_cosine: 0.78,
@@ -68,6 +72,14 @@ impl InterpretOptions {
             }
         };
         share("quantile", self.quantile)?;
+        if let Some(fdr) = self.fdr {
+            if !(fdr > 0.0 && fdr < 1.0) {
+                return Err(InterpretError::option("fdr", fdr, "a number between 0 and 1"));
+            }
+            if self.threshold.is_some() {
+                return Err(InterpretError::option("fdr", fdr, "to be absent where a threshold is given"));
+            }
+        }
         share("minPurity", self.min_purity)?;
         if !(-1.0..=1.0).contains(&self.cluster_cosine) {
             return Err(InterpretError::option("clusterCosine", self.cluster_cosine, "a number in [-1, 1]"));
@@ -107,6 +119,9 @@ pub struct AtlasIndex {
     pub threshold: Option<f64>,
     /// (image, concept) pairs with a score above 0.
     pub peaks: u64,
+    /// How the threshold was calibrated, where `fdr` asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub false_discovery: Option<FalseDiscovery>,
     /// Pictures that some latent or concept shows, by rising pair.
     pub images: Vec<AtlasImage>,
     /// Every shared latent, by index.
@@ -207,6 +222,18 @@ pub struct Histograms {
     pub vision: Vec<u64>,
     /// Over tokens.
     pub text: Vec<u64>,
+}
+
+/// Peak scores above the threshold, and those that chance gives there.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FalseDiscovery {
+    /// The share asked for.
+    pub target: f64,
+    /// Peak scores above the threshold.
+    pub above: u64,
+    /// Peak scores above it on as many images of chance.
+    pub above_by_chance: u64,
 }
 
 /// A concept behind a latent.

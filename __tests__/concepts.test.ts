@@ -5,7 +5,7 @@ import { errorOf, shared, temporary } from './support/data.js'
 
 const work = temporary()
 
-const named = async (concepts: InterpretOptions['concepts']) => {
+const named = async (concepts: NonNullable<InterpretOptions['concepts']>) => {
   const atlas = await interpret({ model: shared('run'), activations: shared('train'), concepts, topImages: 0 })
   return atlas.concepts.map(({ name, category }) => [name, category])
 }

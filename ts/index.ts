@@ -48,6 +48,18 @@ export {
   type SwapScore,
   type SwapShare,
 } from './examine.js'
+export {
+  type Explanation,
+  type ExploreOptions,
+  Explorer,
+  explore,
+  type FoundLatent,
+  type FoundPair,
+  type FoundPlace,
+  type SearchResult,
+  type Steering,
+  type SteerOptions,
+} from './explore.js'
 export { type ExtractionSummary, type ExtractOptions, extract } from './extract.js'
 export {
   type ActivationInput,
@@ -98,6 +110,7 @@ export {
   type Table,
 } from './reproduce/index.js'
 export { Run } from './run.js'
+export { type LiveQueries, type ServedReport, type ServeOptions, serve } from './serve/index.js'
 export { type SplitOptions, type SplitStores, splitStore } from './split.js'
 export {
   ActivationStore,

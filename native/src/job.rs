@@ -34,6 +34,8 @@ pub struct Outcome {
     pub model: Option<NativeModel>,
     /// The atlas.
     pub atlas: Option<NativeAtlas>,
+    /// States.
+    pub states: Option<Vec<f32>>,
 }
 
 impl From<Value> for Outcome {
@@ -56,6 +58,7 @@ struct State {
     finished: Option<std::result::Result<String, Failure>>,
     model: Option<NativeModel>,
     atlas: Option<NativeAtlas>,
+    states: Option<Vec<f32>>,
     last_progress: Option<(String, Instant)>,
 }
 
@@ -99,6 +102,7 @@ impl Shared {
         let finished = outcome.map(|outcome| {
             state.model = outcome.model;
             state.atlas = outcome.atlas;
+            state.states = outcome.states;
             outcome.json.to_string()
         });
         state.finished = Some(finished.clone());
@@ -243,5 +247,12 @@ impl NativeJob {
     #[napi(catch_unwind)]
     pub fn take_atlas(&self) -> Result<NativeAtlas> {
         self.shared.lock().atlas.take().ok_or_else(|| Failure::internal("the job made no atlas").into())
+    }
+
+    /// The states a finished job made.
+    #[napi(catch_unwind)]
+    pub fn take_states(&self) -> Result<Float32Array> {
+        let states = self.shared.lock().states.take();
+        states.map(Into::into).ok_or_else(|| Failure::internal("the job made no states").into())
     }
 }

@@ -12,6 +12,7 @@ mod bench;
 mod concepts;
 mod config;
 mod device;
+mod encode;
 mod error;
 mod evaluate;
 mod examine;

@@ -11,6 +11,7 @@ import type { ConceptInput, EvaluateOptions, ImportOptions, InterpretOptions } f
 import { interpret } from '../interpret.js'
 import { type TrainOptions, train } from '../train.js'
 import { addDoctor } from './doctor.js'
+import { addExplore } from './explore.js'
 import { addInfo } from './info.js'
 import { addMerge } from './merge.js'
 import {
@@ -29,6 +30,7 @@ import { number, Output, table } from './output.js'
 import { addReport } from './report.js'
 import { addReproduce } from './reproduce.js'
 import { scoreLines } from './scores.js'
+import { addServe } from './serve.js'
 import { showStore } from './stores.js'
 import { addVerify } from './verify.js'
 import { follow } from './work.js'
@@ -54,6 +56,8 @@ export function addCommands(root: Command): void {
   addEvaluate(root)
   addInterpret(root)
   addReport(root)
+  addServe(root)
+  addExplore(root)
   addReproduce(root)
   addVerify(root)
   addInfo(root)

@@ -14,7 +14,7 @@ export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const
 const USAGE = new Set(['E_USAGE', 'E_OPTION', 'E_UNKNOWN_OPTION', 'E_TYPE'])
 
 /** Commands of a later version: known, so that nobody looks for a typing error. */
-const LATER = ['serve', 'export']
+const LATER = ['export']
 
 function program(): Command {
   const root = new Command('lucid-sae')

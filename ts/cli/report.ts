@@ -1,11 +1,11 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import type { Command } from 'commander'
 import { LucidError, optionError } from '../errors.js'
 import type { Evaluation } from '../evaluation.js'
 import { loadAtlas, type ReportOptions } from '../interpret.js'
 import { action } from './commands.js'
-import { addCommonOptions } from './options.js'
+import { addCommonOptions, toInteger } from './options.js'
 
 /** The evaluation in a file, or in a folder's `evaluation.json`. */
 function readEvaluation(option: string, path: string): Evaluation {
@@ -30,10 +30,27 @@ export function addReport(root: Command): void {
     .option('--run <folder>', 'the run, for its configuration and loss curves')
     .option('--evaluation <path>', 'what evaluate wrote')
     .option('--baseline <path>', 'an evaluation of separate autoencoders, shown as a control')
+    .option('--model <folder>', 'the model, for the page of pairs (with --activations)')
+    .option('--activations <folder>', 'the store, for the page of pairs')
+    .option('--pairs <count>', 'pairs to look into under the plan (48)', toInteger)
+    .option('--compare <path>', 'what evaluate wrote of another run, shown beside this one')
+    .option('--compare-run <folder>', 'that run, for its configuration')
     .option('--title <text>', 'title of the report')
   addCommonOptions(command)
   action(command, async ({ options }, output) => {
-    const { atlas: from, out, run, evaluation, baseline, title } = options as Record<string, string | undefined>
+    const {
+      atlas: from,
+      out,
+      run,
+      evaluation,
+      baseline,
+      title,
+      model,
+      activations,
+      compare,
+      compareRun,
+    } = options as Record<string, string | undefined>
+    const { pairs } = options as { pairs?: number }
     if (from === undefined) throw optionError('atlas', from, 'the folder of an atlas')
     if (out === undefined) throw optionError('out', out, 'the folder of the report')
     const extra: ReportOptions = {
@@ -41,6 +58,18 @@ export function addReport(root: Command): void {
       ...(title === undefined ? {} : { title }),
       ...(evaluation === undefined ? {} : { evaluation: readEvaluation('evaluation', evaluation) }),
       ...(baseline === undefined ? {} : { baseline: readEvaluation('baseline', baseline) }),
+      ...(model === undefined ? {} : { model }),
+      ...(activations === undefined ? {} : { activations }),
+      ...(pairs === undefined ? {} : { pairs }),
+      ...(compare === undefined
+        ? {}
+        : {
+            compare: {
+              title: basename(compareRun ?? compare),
+              evaluation: readEvaluation('compare', compare),
+              ...(compareRun === undefined ? {} : { run: compareRun }),
+            },
+          }),
     }
     const atlas = await loadAtlas(from)
     await atlas.report(out, extra)

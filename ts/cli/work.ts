@@ -14,7 +14,7 @@ let interrupts = 0
 function onInterrupt(): void {
   interrupts += 1
   if (interrupts > 1 || !current) process.exit(130)
-  process.stderr.write('\ninterrupted: finishing the step; press Ctrl-C again to stop at once\n')
+  process.stderr.write('\ninterrupted: finishing; press Ctrl-C again to stop at once\n')
   current.cancel()
 }
 
@@ -32,6 +32,14 @@ export function watchInterrupts(): () => void {
     process.off('SIGINT', onInterrupt)
     process.off('SIGTERM', onInterrupt)
   }
+}
+
+/** Waits for Ctrl-C or a polite kill; a second one ends the process at once. */
+export function untilInterrupted(): Promise<void> {
+  return new Promise((resolve) => {
+    // Signal handlers alone do not hold the process: a server does, for as long as it listens.
+    current = { cancel: resolve }
+  })
 }
 
 /** Shows a run's events until it ends, and gives its result. `resume` says how to go on after an interruption. */

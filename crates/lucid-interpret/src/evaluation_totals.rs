@@ -13,7 +13,7 @@ use crate::metrics::activity::Activity;
 use crate::metrics::bootstrap::{Bootstrap, Form};
 use crate::metrics::cross::CrossErrors;
 use crate::metrics::reconstruction::Errors;
-use crate::metrics::structure::{Pool, Query};
+use crate::metrics::structure::{PairScores, Pool};
 use crate::recovery::RecoveryTotal;
 use crate::recovery::truth::TruthSource;
 
@@ -170,15 +170,16 @@ impl Totals {
         }
         let truth = self.recovery.as_ref().map(|recovery| recovery.finish(&mut skipped));
         let (structure, latents) = match std::mem::take(&mut self.pool).finish(measure.coder.d_shared()) {
-            Some((structure, latents, queries)) => {
-                for Query { key, t2i, i2t } in &queries {
+            Some((structure, latents, pairs)) => {
+                for PairScores { key, query, support } in &pairs {
                     let weights = self.bootstrap.weights(key);
-                    for (way, hits) in [("t2i", t2i), ("i2t", i2t)] {
+                    for (way, hits) in [("t2i", query.t2i), ("i2t", query.i2t)] {
                         for (rank, hit) in [1, 5, 10].into_iter().zip(hits) {
                             let path = format!("structure.retrieval.{way}.at{rank}");
-                            self.bootstrap.add(&weights, &path, Form::Ratio, *hit, 1.0);
+                            self.bootstrap.add(&weights, &path, Form::Ratio, hit, 1.0);
                         }
                     }
+                    self.bootstrap.add(&weights, "structure.support.jaccard", Form::Ratio, *support, 1.0);
                 }
                 (Some(structure), Some(latents))
             }

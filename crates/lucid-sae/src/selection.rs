@@ -148,7 +148,7 @@ pub(crate) fn common<B: Backend>(
         let n = micro.pairs.len();
         let states = |m: Modality| backend.read_vec(micro.acts.of(m), n * params.of(m).d);
         let (vision, text) = (states(Modality::Vision)?, states(Modality::Text)?);
-        let chosen: Vec<[Vec<(u32, B::Real)>; 2]> = (0..n)
+        let chosen: Vec<[Entries<B::Real>; 2]> = (0..n)
             .into_par_iter()
             .map(|pair| {
                 let row = |states: &[B::Real], d: usize| states[pair * d..(pair + 1) * d].to_vec();
@@ -176,6 +176,9 @@ pub(crate) fn common<B: Backend>(
     }
     Ok(())
 }
+
+/// Latents of a row and their values.
+type Entries<R> = Vec<(u32, R)>;
 
 /// The `k` largest positive entries, ties to the lower index.
 fn largest<R: Real>(values: &[R], k: usize) -> Vec<u32> {

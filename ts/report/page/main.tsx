@@ -7,6 +7,7 @@ import { Compare } from './compare.js'
 import { Concept, Concepts } from './concepts.js'
 import { loadScript } from './data.js'
 import { Latent, Latents } from './latents.js'
+import { Ask, isLive } from './live.js'
 import { Method } from './method.js'
 import { Overview } from './overview.js'
 import { PairPage, Pairs } from './pairs.js'
@@ -46,6 +47,7 @@ function Page({ data, hash, query }: { data: ReportData; hash: string; query: st
     const word = new URLSearchParams(parameters).get('word')
     return <PairPage data={data} index={Number(name)} word={word === null ? undefined : Number(word)} />
   }
+  if (view === 'ask' && isLive()) return <Ask />
   if (view === 'compare') return <Compare data={data} />
   if (view === 'method') return <Method data={data} />
   if (query.trim() !== '') return <Search data={data} query={query} />
@@ -111,6 +113,7 @@ function App({ data }: { data: ReportData }) {
           {link('latents', 'Latents')}
           {link('concepts', 'Concepts')}
           {link('pairs', 'Pairs')}
+          {isLive() && link('ask', 'Ask')}
           {link('compare', 'Compare')}
           {link('method', 'Method')}
         </nav>

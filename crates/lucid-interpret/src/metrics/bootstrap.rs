@@ -28,12 +28,6 @@ pub(crate) struct Bootstrap {
     sums: BTreeMap<String, (Form, Vec<[f64; 2]>)>,
 }
 
-impl Default for Form {
-    fn default() -> Self {
-        Self::Ratio
-    }
-}
-
 /// SplitMix64's finaliser.
 fn mix(x: u64) -> u64 {
     let z = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -8,4 +8,5 @@ pub(crate) mod bootstrap;
 pub(crate) mod cross;
 pub(crate) mod means;
 pub(crate) mod reconstruction;
+pub(crate) mod retrieval;
 pub(crate) mod structure;

@@ -1,5 +1,5 @@
-//! What the shared latents are to both modalities, pair by pair: retrieval, hubness, modality and bridge scores, overlap of supports,
-//! and how alike the images are that fire a latent.
+//! What the shared latents are to both modalities, pair by pair: modality and bridge scores, overlap of supports, and how alike the
+//! images are that fire a latent; retrieval is in [`super::retrieval`].
 //!
 //! A pair is its two pooled codes: the mean shared code of its patches, and that of its tokens. Everything is summed in the order of
 //! keys, so the result depends on which pairs there are and on nothing else.
@@ -7,13 +7,12 @@
 use lucid_kernels::Modality;
 
 use crate::coder::SparseCodes;
-use crate::evaluation::{Hubness, LatentScores, LatentSummary, Retrieval, RetrievalScore, Structure, SupportOverlap};
+use crate::evaluation::{LatentScores, LatentSummary, Structure, SupportOverlap};
+
+use super::retrieval::{Query, retrieval};
 
 /// Pairs that are compared with each other at most: those of the smallest hashes of their keys.
 pub(crate) const PAIRS: usize = 5000;
-/// Neighbours whose occurrences make hubness.
-const NEIGHBOURS: usize = 10;
-const RANKS: [usize; 3] = [1, 5, 10];
 
 /// A pair as this module sees it.
 pub(crate) struct PooledPair {
@@ -71,11 +70,12 @@ pub(crate) struct Pool {
     pairs: Vec<PooledPair>,
 }
 
-/// One query of retrieval, for the intervals: the image's key, and whether the right answer is among the first 1, 5, 10.
-pub(crate) struct Query {
+/// What one pair adds to the means, for the intervals.
+pub(crate) struct PairScores {
     pub key: String,
-    pub t2i: [f64; 3],
-    pub i2t: [f64; 3],
+    pub query: Query,
+    /// Jaccard of the latents that its two halves fire.
+    pub support: f64,
 }
 
 impl Pool {
@@ -88,28 +88,32 @@ impl Pool {
     }
 
     fn trim(&mut self) {
-        self.pairs.sort_by(|a, b| a.order.cmp(&b.order));
+        self.pairs.sort_by_key(|pair| pair.order);
         self.pairs.truncate(PAIRS);
     }
 
-    /// Everything, and the queries of retrieval; nothing with fewer than two pairs.
-    pub(crate) fn finish(mut self, d_shared: usize) -> Option<(Structure, LatentScores, Vec<Query>)> {
+    /// Everything, and what each pair adds to the means; nothing with fewer than two pairs.
+    pub(crate) fn finish(mut self, d_shared: usize) -> Option<(Structure, LatentScores, Vec<PairScores>)> {
         self.trim();
         if self.pairs.len() < 2 || d_shared == 0 {
             return None;
         }
-        let (retrieval, hubness, queries) = self.retrieval(d_shared);
+        let (retrieval, hubness, queries) = retrieval(&self.pairs, d_shared);
+        let supports = self.supports();
+        let mean = |side: usize| supports.iter().map(|of| of[side]).sum::<f64>() / supports.len() as f64;
         let latents = self.latents(d_shared);
         let structure = Structure {
             pairs: self.pairs.len() as u64,
             retrieval,
             hubness,
-            support: self.support(),
+            support: SupportOverlap { jaccard: mean(0), shuffled: mean(1) },
             bridge: summary(&latents.own.bridge, &latents.shuffled.bridge),
             jaccard: summary(&latents.own.jaccard, &latents.shuffled.jaccard),
             monosemanticity: summary(&latents.own.monosemanticity, &latents.shuffled.monosemanticity),
         };
-        Some((structure, latents.own, queries))
+        let scores = self.pairs.iter().zip(queries).zip(&supports);
+        let scores = scores.map(|((pair, query), of)| PairScores { key: pair.key.clone(), query, support: of[0] });
+        Some((structure, latents.own, scores.collect()))
     }
 
     /// The pair whose half stands in for the right one: one cycle.
@@ -117,77 +121,18 @@ impl Pool {
         &self.pairs[(pair + 1) % self.pairs.len()]
     }
 
-    /// cos of every text with every image \[texts · images\].
-    fn similarities(&self, d_shared: usize) -> Vec<f32> {
-        let n = self.pairs.len();
-        let norm = |code: &[(u32, f32)]| code.iter().map(|(_, v)| v * v).sum::<f32>().sqrt();
-        let mut index: Vec<Vec<(u32, f32)>> = vec![Vec::new(); d_shared];
-        for (image, pair) in self.pairs.iter().enumerate() {
-            let norm = norm(&pair.vision);
-            for &(latent, value) in pair.vision.iter().filter(|_| norm > 0.0) {
-                index[latent as usize].push((image as u32, value / norm));
-            }
-        }
-        let mut out = vec![0.0; n * n];
-        for (row, pair) in out.chunks_exact_mut(n).zip(&self.pairs) {
-            let norm = norm(&pair.text);
-            for &(latent, value) in pair.text.iter().filter(|_| norm > 0.0) {
-                for &(image, other) in &index[latent as usize] {
-                    row[image as usize] += value / norm * other;
-                }
-            }
-        }
-        out
-    }
-
-    fn retrieval(&self, d_shared: usize) -> (Retrieval, Hubness, Vec<Query>) {
-        let n = self.pairs.len();
-        let by_text = self.similarities(d_shared);
-        let mut by_image = vec![0.0; n * n];
-        for text in 0..n {
-            for image in 0..n {
-                by_image[image * n + text] = by_text[text * n + image];
-            }
-        }
-        let score = |matrix: &[f32]| {
-            let hits: Vec<[f64; 3]> =
-                matrix.chunks_exact(n).enumerate().map(|(query, row)| found(row, query)).collect();
-            let mean = |rank: usize| hits.iter().map(|hit| hit[rank]).sum::<f64>() / n as f64;
-            (RetrievalScore { at1: mean(0), at5: mean(1), at10: mean(2) }, hits)
-        };
-        let ((t2i, text_hits), (i2t, image_hits)) = (score(&by_text), score(&by_image));
-        let queries = self.pairs.iter().enumerate();
-        let queries = queries
-            .map(|(at, pair)| Query { key: pair.key.clone(), t2i: text_hits[at], i2t: image_hits[at] })
-            .collect();
-        let chance = |k: usize| (k as f64 / n as f64).min(1.0);
-        let chance = RetrievalScore { at1: chance(1), at5: chance(5), at10: chance(10) };
-        let neighbours = NEIGHBOURS.min(n);
-        let share = neighbours as f64 / n as f64;
-        let spread = (n as f64 * share * (1.0 - share)).sqrt();
-        let hubness = Hubness {
-            neighbours: neighbours as u64,
-            t2i: skewness(&occurrences(&by_text, n, neighbours)),
-            i2t: skewness(&occurrences(&by_image, n, neighbours)),
-            random: if spread > 0.0 { (1.0 - 2.0 * share) / spread } else { 0.0 },
-        };
-        (Retrieval { t2i, i2t, chance }, hubness, queries)
-    }
-
-    /// Overlap of the latents that the two halves of a pair fire (SPARC's Jaccard), beside that of two different pairs.
-    fn support(&self) -> SupportOverlap {
+    /// Of every pair the overlap of the latents that its two halves fire (SPARC's Jaccard), beside that with another caption.
+    fn supports(&self) -> Vec<[f64; 2]> {
         let jaccard = |a: &[(u32, f32)], b: &[(u32, f32)]| {
             let (a, b) = (a.iter().map(|e| e.0), b.iter().map(|e| e.0));
             let (a, b): (std::collections::BTreeSet<u32>, std::collections::BTreeSet<u32>) = (a.collect(), b.collect());
             let union = a.union(&b).count();
             if union == 0 { 0.0 } else { a.intersection(&b).count() as f64 / union as f64 }
         };
-        let n = self.pairs.len() as f64;
-        let pairs = || self.pairs.iter().enumerate();
-        SupportOverlap {
-            jaccard: pairs().map(|(_, pair)| jaccard(&pair.vision, &pair.text)).sum::<f64>() / n,
-            shuffled: pairs().map(|(at, pair)| jaccard(&pair.vision, &self.other(at).text)).sum::<f64>() / n,
-        }
+        let of = |(at, pair): (usize, &PooledPair)| {
+            [jaccard(&pair.vision, &pair.text), jaccard(&pair.vision, &self.other(at).text)]
+        };
+        self.pairs.iter().enumerate().map(of).collect()
     }
 
     fn latents(&self, d_shared: usize) -> Both {
@@ -225,7 +170,8 @@ impl Pool {
     }
 
     /// For every latent the mean cosine of the images that fire it, weighted by the products of their activations (scaled to [0, 1] over
-    /// the images): (‖Σ aᵢeᵢ‖² − Σ aᵢ²) / ((Σ aᵢ)² − Σ aᵢ²), e the centred mean state of an image's patches, of norm 1.
+    /// the images): (‖Σ aᵢeᵢ‖² − Σ aᵢ²) / ((Σ aᵢ)² − Σ aᵢ²), e the centred mean state of an image's patches, of norm 1. An image whose
+    /// mean state is that of all images has no direction, and is left out.
     fn monosemanticity(&self, d_shared: usize, shuffled: bool) -> Vec<Option<f64>> {
         let n = self.pairs.len();
         let d = self.pairs[0].state.len();
@@ -236,10 +182,12 @@ impl Pool {
         let embedding = |pair: &PooledPair| {
             let mut e: Vec<f64> = pair.state.iter().zip(&mean).map(|(&h, m)| f64::from(h) - m).collect();
             let norm = e.iter().map(|x| x * x).sum::<f64>().sqrt();
-            if norm > 0.0 {
+            // States are f32: a smaller difference is rounding.
+            let size = mean.iter().map(|m| m * m).sum::<f64>().sqrt();
+            (norm > 1e-6 * size).then(|| {
                 e.iter_mut().for_each(|x| *x /= norm);
-            }
-            e
+                e
+            })
         };
         // Least activation of each latent: 0 unless it fires on every image.
         let mut least = vec![(f64::INFINITY, 0_usize); d_shared];
@@ -252,7 +200,7 @@ impl Pool {
         let mut sums = vec![(0.0, 0.0); d_shared];
         let mut vectors: Vec<Vec<f64>> = vec![Vec::new(); d_shared];
         for (at, pair) in self.pairs.iter().enumerate() {
-            let e = embedding(if shuffled { self.other(at) } else { pair });
+            let Some(e) = embedding(if shuffled { self.other(at) } else { pair }) else { continue };
             for &(latent, value) in &pair.vision {
                 let at = latent as usize;
                 let (low, count) = least[at];
@@ -342,46 +290,6 @@ fn summary(own: &[Option<f64>], shuffled: &[Option<f64>]) -> Option<LatentSummar
     Some(LatentSummary { mean: mean(own)?, shuffled: mean(shuffled)?, latents: own.iter().flatten().count() as u64 })
 }
 
-/// Whether position `right` of a row is among its 1, 5, 10 largest; answers that tie share the places evenly.
-fn found(row: &[f32], right: usize) -> [f64; 3] {
-    let value = row[right];
-    let above = row.iter().filter(|&&other| other > value).count();
-    let ties = row.iter().filter(|&&other| other == value).count();
-    RANKS.map(|rank| (rank.saturating_sub(above) as f64 / ties as f64).min(1.0))
-}
-
-/// How often each answer is among the `k` nearest of a query; ties at the last place share it evenly.
-fn occurrences(matrix: &[f32], n: usize, k: usize) -> Vec<f64> {
-    let mut counts = vec![0.0; n];
-    let mut sorted = vec![0.0; n];
-    for row in matrix.chunks_exact(n) {
-        sorted.copy_from_slice(row);
-        let (_, &mut cut, _) = sorted.select_nth_unstable_by(k - 1, |a: &f32, b| b.total_cmp(a));
-        let above = row.iter().filter(|&&value| value > cut).count();
-        let ties = row.iter().filter(|&&value| value == cut).count();
-        let share = (k - above) as f64 / ties as f64;
-        for (count, &value) in counts.iter_mut().zip(row) {
-            *count += if value > cut {
-                1.0
-            } else if value == cut {
-                share
-            } else {
-                0.0
-            };
-        }
-    }
-    counts
-}
-
-/// m₃ / m₂^{3/2}, 0 where nothing varies.
-fn skewness(values: &[f64]) -> f64 {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let moment = |power: i32| values.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n;
-    let variance = moment(2);
-    if variance > 1e-24 { moment(3) / variance.powf(1.5) } else { 0.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,7 +300,10 @@ mod tests {
         codes
     }
 
-    fn pool(pairs: &[(&[(u32, f32)], &[(u32, f32)], [f32; 2])]) -> Pool {
+    /// Codes of a picture and of its caption, and the picture's mean state.
+    type Pair<'a> = (&'a [(u32, f32)], &'a [(u32, f32)], [f32; 2]);
+
+    fn pool(pairs: &[Pair<'_>]) -> Pool {
         let mut pool = Pool::default();
         for (at, (vision, text, state)) in pairs.iter().enumerate() {
             pool.add(PooledPair::new(0, &format!("pair {at}"), &code(vision), &code(text), state, 2));
@@ -401,24 +312,8 @@ mod tests {
     }
 
     #[test]
-    fn retrieval_shares_the_places_of_answers_that_tie() {
-        assert_eq!(found(&[0.1, 0.9, 0.5], 1), [1.0, 1.0, 1.0]);
-        assert_eq!(found(&[0.9, 0.1, 0.5], 1), [0.0, 1.0, 1.0]);
-        // Ten answers alike: each is the first with a chance of a tenth.
-        assert_eq!(found(&[0.0; 10], 3), [0.1, 0.5, 1.0]);
-        let even = occurrences(&[0.0; 25], 5, 2);
-        assert!(even.iter().all(|count| (count - 2.0).abs() < 1e-12));
-        // One answer is near to every query.
-        let hub: Vec<f32> = (0..25).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }).collect();
-        assert_eq!(occurrences(&hub, 5, 1), [5.0, 0.0, 0.0, 0.0, 0.0]);
-        // As scipy.stats.skew gives it.
-        assert!((skewness(&[1.0, 2.0, 3.0, 4.0, 10.0]) - 1.138_419_957_660_616_7).abs() < 1e-12);
-        assert_eq!(skewness(&[2.0; 4]), 0.0);
-    }
-
-    #[test]
     fn latents_that_fire_for_both_halves_bridge_and_others_do_not() {
-        let (structure, latents, queries) = pool(&[
+        let (structure, latents, scores) = pool(&[
             (&[(0, 1.0), (4, 1.0)], &[(0, 2.0)], [1.0, 0.0]),
             (&[(1, 1.0), (4, 1.0)], &[(1, 2.0), (5, 1.0)], [0.0, 1.0]),
             (&[(2, 3.0)], &[(2, 1.0)], [-1.0, 0.0]),
@@ -432,13 +327,13 @@ mod tests {
         assert_eq!((latents.bridge[4], latents.bridge[5], latents.bridge[6]), (Some(0.0), Some(0.0), None));
         assert_eq!((latents.modality[4], latents.modality[5], latents.modality[6]), (Some(1.0), Some(0.0), None));
         assert!((latents.modality[2].unwrap() - 0.75).abs() < 1e-6);
-        assert_eq!(structure.retrieval.t2i, RetrievalScore { at1: 1.0, at5: 1.0, at10: 1.0 });
+        assert_eq!(structure.retrieval.t2i, crate::evaluation::RetrievalScore { at1: 1.0, at5: 1.0, at10: 1.0 });
         assert_eq!(structure.retrieval.chance.at1, 1.0 / 3.0);
         assert_eq!(structure.bridge.unwrap().shuffled, 0.0);
         assert_eq!(structure.support.shuffled, 0.0);
         // (1/2 + 1/3 + 1) / 3: {0, 4} and {0}; {1, 4} and {1, 5}; {2} and {2}.
         assert!((structure.support.jaccard - (0.5 + 1.0 / 3.0 + 1.0) / 3.0).abs() < 1e-12);
-        assert_eq!(queries.len(), 3);
+        assert_eq!(scores.iter().map(|of| of.support).sum::<f64>() / 3.0, structure.support.jaccard);
         assert!(pool(&[(&[(0, 1.0)], &[(0, 1.0)], [1.0, 0.0])]).finish(8).is_none());
     }
 
@@ -476,5 +371,21 @@ mod tests {
         assert!((found[3].unwrap() - sum / weights).abs() < 1e-6, "{:?} {}", found[3], sum / weights);
         // One image makes no pair.
         assert_eq!(found[6], None);
+    }
+
+    /// Images that are all alike have no direction to agree in.
+    #[test]
+    fn images_that_do_not_differ_have_no_monosemanticity() {
+        let alike: Vec<Pair<'_>> =
+            vec![(&[(0, 1.0)], &[], [0.3, 0.7]), (&[(0, 2.0)], &[], [0.3, 0.7]), (&[(0, 3.0)], &[], [0.3, 0.7])];
+        assert_eq!(pool(&alike).monosemanticity(8, false)[0], None);
+        // Two stand in the middle, and one of them does not fire it; the others are opposite.
+        let line: Vec<Pair<'_>> = vec![
+            (&[(0, 1.0)], &[], [1.0, 0.0]),
+            (&[(0, 2.0)], &[], [2.0, 0.0]),
+            (&[(0, 3.0)], &[], [3.0, 0.0]),
+            (&[], &[], [2.0, 0.0]),
+        ];
+        assert!((pool(&line).monosemanticity(8, false)[0].unwrap() + 1.0).abs() < 1e-12);
     }
 }

@@ -66,7 +66,6 @@ impl RecoveryTotal {
         }
     }
 
-    /// The measures, with the reason of each that is missing under its path.
     /// Of every concept that the identity rate is taken over: its name, and whether its best latent is the same in both modalities.
     pub(crate) fn identical(&self, found: &TruthRecovery) -> Vec<(String, bool)> {
         let listed = |&(c, _): &(usize, &ConceptRecovery)| self.vision.varies(c) && self.text.varies(c);
@@ -74,6 +73,7 @@ impl RecoveryTotal {
         concepts.map(|(_, concept)| (concept.name.clone(), is_identical(concept))).collect()
     }
 
+    /// The measures, with the reason of each that is missing under its path.
     pub(crate) fn finish(&self, skipped: &mut BTreeMap<String, String>) -> TruthRecovery {
         let count = self.concepts.len();
         let best = |correlations: &Correlations, concept| {

@@ -1,0 +1,76 @@
+//! States of single texts and pictures behind a job: for questions asked of a trained model.
+
+use std::path::PathBuf;
+
+use lucid_data::ImageSource;
+use lucid_data::store::KIND_CONTENT;
+use lucid_vlm::decode_image_within;
+use napi::bindgen_prelude::*;
+use napi_derive::napi;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::error::Failure;
+use crate::extract::backbone;
+use crate::job::{NativeJob, Outcome, spawn};
+
+/// Most pixels of a picture that is asked about: a phone's photo several times over.
+const MAX_PIXELS: u64 = 100_000_000;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TextRequest {
+    backbone: String,
+    text: String,
+    hook: String,
+    keep_eos: bool,
+}
+
+/// Encodes a text: the result tells its tokens, and `takeStates` gives [tokens · width].
+#[napi(catch_unwind)]
+pub fn start_encode_text(options: String) -> Result<NativeJob> {
+    let request: TextRequest = serde_json::from_str(&options).map_err(Failure::from)?;
+    spawn("encode-text", None, move |shared| {
+        let backbone = backbone(&request.backbone, None, &**shared)?;
+        let found = backbone.encode_texts(&[&request.text], &request.hook)?;
+        let kept: Vec<usize> =
+            (0..found.kinds.len()).filter(|&t| request.keep_eos || found.kinds[t] == KIND_CONTENT).collect();
+        let words: Vec<&str> = kept
+            .iter()
+            .map(|&token| {
+                let [start, end] = found.spans[token].map(|at| at as usize);
+                request.text.get(start..end).unwrap_or("")
+            })
+            .collect();
+        let states = kept.iter().flat_map(|&t| found.states[t * found.dim..(t + 1) * found.dim].iter().copied());
+        Ok(Outcome { states: Some(states.collect()), ..Outcome::from(json!({ "tokens": words, "dim": found.dim })) })
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ImageRequest {
+    backbone: String,
+    hook: String,
+    #[serde(default)]
+    file: Option<PathBuf>,
+}
+
+/// Encodes a picture, given as a file or as its bytes: the result tells grid and size, and `takeStates` gives [patches · width].
+#[napi(catch_unwind)]
+pub fn start_encode_image(options: String, bytes: Option<Uint8Array>) -> Result<NativeJob> {
+    let request: ImageRequest = serde_json::from_str(&options).map_err(Failure::from)?;
+    let source = match (request.file, bytes) {
+        (Some(file), None) => ImageSource::File(file),
+        (None, Some(bytes)) => ImageSource::Encoded(bytes.to_vec()),
+        _ => return Err(Failure::option("image", "neither or both", "a file or the bytes of one").into()),
+    };
+    spawn("encode-image", None, move |shared| {
+        let backbone = backbone(&request.backbone, None, &**shared)?;
+        let picture = decode_image_within(&source, MAX_PIXELS)?;
+        let size = [picture.width(), picture.height()];
+        let found = backbone.encode_images(&[picture], &request.hook)?;
+        let result = json!({ "grid": found.grids[0], "size": size, "dim": found.dim });
+        Ok(Outcome { states: Some(found.states), ..Outcome::from(result) })
+    })
+}

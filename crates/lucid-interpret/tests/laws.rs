@@ -306,8 +306,11 @@ fn intervals_hold_their_numbers() {
             let value = path.split('.').try_fold(&json, |node, name| node.get(name));
             value.and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {path}"))
         };
-        let value = match path.strip_suffix(".aboveShuffled") {
-            Some(of) => number(&format!("{of}.shared")) - number(&format!("{of}.controls.shuffledCaption")),
+        let value = match path.split_once(".aboveShuffled") {
+            Some((of, "")) => number(&format!("{of}.shared")) - number(&format!("{of}.controls.shuffledCaption")),
+            Some((of, score)) => {
+                number(&format!("{of}{score}")) - number(&format!("{of}.controls.shuffledCaption{score}"))
+            }
             None => number(path),
         };
         // Six digits are kept.

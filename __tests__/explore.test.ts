@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Explorer, explore, loadAtlas, loadModel, openStore } from '../ts/index.js'
+import { type Explorer, explore, extract, interpret, loadAtlas, loadModel, openStore } from '../ts/index.js'
 import { errorOf, shared, temporary } from './support/data.js'
 import { picture } from './support/report-atlas.js'
 
@@ -133,4 +133,19 @@ test('wrong questions are named', async () => {
   expect(await bad(() => explorer.explainImage(new Uint8Array([1, 2, 3])))).toBe('E_IMAGE')
   expect(await bad(() => explorer.explainImage(join(work, 'nothing.png')))).toBe('E_IMAGE')
   expect(await bad(() => explore({ model: shared('run'), activations: join(work, 'none') }))).toBe('E_NOT_A_STORE')
+})
+
+test('a backbone with other weights than the store is refused by name', async () => {
+  const activations = join(work, 'untrained')
+  await extract({ dataset: { scenes: { pairs: 3, seed: 5 } }, untrained: 7, out: activations })
+  const stranger = await explore({ model: shared('run'), activations })
+  for (const ask of [
+    () => stranger.search('red'),
+    () => stranger.explainImage(picture(60)),
+    () => interpret({ model: shared('run'), activations, concepts: ['red'] }),
+  ]) {
+    const { code, message, details } = await errorOf(ask)
+    expect({ code, option: details.option }).toEqual({ code: 'E_OPTION', option: 'backbone' })
+    expect(message).toContain('weights')
+  }
 })

@@ -4,21 +4,22 @@ import { native } from './native.js'
 import { type Control, toJson } from './options.js'
 import { Run } from './run.js'
 
-/** @internal */
-export interface TextQuestion {
+/** Which states are asked for. @internal */
+export interface Question {
   backbone: string
-  text: string
+  /** What the store says of its backbone: another one is refused. */
+  recorded: unknown
   hook: string
-  keepEos: boolean
 }
 
 /** A text's tokens and their states at a hook. @internal */
 export function encodeText(
-  question: TextQuestion,
+  text: string,
+  question: Question & { keepEos: boolean },
   control: Control,
 ): Run<{ tokens: string[]; states: Float32Array }, WorkEvent> {
   return new Run(
-    () => native.startEncodeText(toJson(question)),
+    () => native.startEncodeText(toJson({ ...question, text })),
     (json, job) => ({ ...(JSON.parse(json) as { tokens: string[] }), states: job.takeStates() }),
     control,
   )
@@ -34,8 +35,7 @@ export interface EncodedImage {
 /** A picture's patch states at a hook; the picture as the path of a file, or its bytes. @internal */
 export function encodeImage(
   image: string | Uint8Array,
-  backbone: string,
-  hook: string,
+  question: Question,
   control: Control,
 ): Run<EncodedImage, WorkEvent> {
   return new Run(
@@ -45,8 +45,8 @@ export function encodeImage(
         throw optionError('image', typeof image, 'the path of a file, or its bytes')
       }
       return isBytes
-        ? native.startEncodeImage(toJson({ backbone, hook }), image as Uint8Array)
-        : native.startEncodeImage(toJson({ backbone, hook, file: image }))
+        ? native.startEncodeImage(toJson(question), image as Uint8Array)
+        : native.startEncodeImage(toJson({ ...question, file: image }))
     },
     (json, job) => ({ ...(JSON.parse(json) as Omit<EncodedImage, 'states'>), states: job.takeStates() }),
     control,

@@ -11,7 +11,7 @@ import {
   type Sparse,
   turned,
 } from './code-maps.js'
-import { encodeImage, encodeText } from './encode.js'
+import { encodeImage, encodeText, type Question } from './encode.js'
 import { optionError } from './errors.js'
 import { type Atlas, loadAtlas } from './interpret.js'
 import { type Model, modelOf } from './model.js'
@@ -129,6 +129,11 @@ export class Explorer implements AsyncDisposable {
     }
   }
 
+  #question(modality: 'vision' | 'text'): Question {
+    const { backbone: recorded } = (this.#store.meta.provenance ?? {}) as { backbone?: unknown }
+    return { backbone: this.#backbone, recorded: recorded ?? null, hook: this.#hooks[modality] }
+  }
+
   /** Pooled shared codes of every image and first caption, made once, some pairs at a time. */
   #pooled(): Promise<{ images: Sparse[]; captions: Sparse[] }> {
     this.#index ??= (async () => {
@@ -142,6 +147,10 @@ export class Explorer implements AsyncDisposable {
       }
       return { images, captions }
     })()
+    // A failure is not kept: the next question reads again.
+    this.#index.catch(() => {
+      this.#index = undefined
+    })
     return this.#index
   }
 
@@ -170,7 +179,8 @@ export class Explorer implements AsyncDisposable {
     if (typeof phrase !== 'string' || phrase.trim() === '') throw optionError('phrase', phrase, 'some words')
     checkTop(top)
     const { tokens, states } = await encodeText(
-      { backbone: this.#backbone, text: phrase, hook: this.#hooks.text, keepEos: this.#hooks.keepEos },
+      phrase,
+      { ...this.#question('text'), keepEos: this.#hooks.keepEos },
       control,
     )
     const code = pooledCode(this.#model.encode(states, 'text'))
@@ -189,7 +199,7 @@ export class Explorer implements AsyncDisposable {
     control: Control = {},
   ): Promise<Explanation> {
     checkTop(top)
-    const { states, grid, size } = await encodeImage(image, this.#backbone, this.#hooks.vision, control)
+    const { states, grid, size } = await encodeImage(image, this.#question('vision'), control)
     const codes = this.#model.encode(states, 'vision')
     const { images } = await this.#pooled()
     const maps = heatOf(codes)
@@ -280,7 +290,7 @@ export class Explorer implements AsyncDisposable {
       states = pair.vision
       grid = pair.visionGrid
     } else {
-      ;({ states, grid } = await encodeImage(image, this.#backbone, this.#hooks.vision, control))
+      ;({ states, grid } = await encodeImage(image, this.#question('vision'), control))
     }
     const codes = this.#model.encode(states, 'vision')
     const steered = turned(codes, latent, factor, value)

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use lucid_data::ImageSource;
+use lucid_data::progress::Observer;
 use lucid_data::store::KIND_CONTENT;
-use lucid_vlm::decode_image_within;
+use lucid_vlm::{Backbone, check_backbone, decode_image_within};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::Failure;
 use crate::extract::backbone;
@@ -17,10 +18,21 @@ use crate::job::{NativeJob, Outcome, spawn};
 /// Most pixels of a picture that is asked about: a phone's photo several times over.
 const MAX_PIXELS: u64 = 100_000_000;
 
+/// The backbone, which must be the one `recorded` with the store where the store names one.
+fn known(name: &str, recorded: Option<&Value>, observer: &dyn Observer) -> std::result::Result<Backbone, Failure> {
+    let backbone = backbone(name, None, observer)?;
+    if let Some(recorded) = recorded.filter(|recorded| !recorded.is_null()) {
+        check_backbone(recorded, &backbone)?;
+    }
+    Ok(backbone)
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TextRequest {
     backbone: String,
+    #[serde(default)]
+    recorded: Option<Value>,
     text: String,
     hook: String,
     keep_eos: bool,
@@ -31,7 +43,7 @@ struct TextRequest {
 pub fn start_encode_text(options: String) -> Result<NativeJob> {
     let request: TextRequest = serde_json::from_str(&options).map_err(Failure::from)?;
     spawn("encode-text", None, move |shared| {
-        let backbone = backbone(&request.backbone, None, &**shared)?;
+        let backbone = known(&request.backbone, request.recorded.as_ref(), &**shared)?;
         let found = backbone.encode_texts(&[&request.text], &request.hook)?;
         let kept: Vec<usize> =
             (0..found.kinds.len()).filter(|&t| request.keep_eos || found.kinds[t] == KIND_CONTENT).collect();
@@ -51,6 +63,8 @@ pub fn start_encode_text(options: String) -> Result<NativeJob> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ImageRequest {
     backbone: String,
+    #[serde(default)]
+    recorded: Option<Value>,
     hook: String,
     #[serde(default)]
     file: Option<PathBuf>,
@@ -66,7 +80,7 @@ pub fn start_encode_image(options: String, bytes: Option<Uint8Array>) -> Result<
         _ => return Err(Failure::option("image", "neither or both", "a file or the bytes of one").into()),
     };
     spawn("encode-image", None, move |shared| {
-        let backbone = backbone(&request.backbone, None, &**shared)?;
+        let backbone = known(&request.backbone, request.recorded.as_ref(), &**shared)?;
         let picture = decode_image_within(&source, MAX_PIXELS)?;
         let size = [picture.width(), picture.height()];
         let found = backbone.encode_images(&[picture], &request.hook)?;

@@ -8,7 +8,7 @@ use lucid_data::scenes::{ConceptKind, concepts};
 use lucid_data::store::{ActivationSource, AnnotatedSource, KIND_CONTENT, StoreReader};
 use lucid_data::{DatasetSpec, OnBad, open_dataset_with};
 use lucid_interpret::{ConceptStates, InterpretOptions, interpret};
-use lucid_vlm::{Backbone, ExtractOptions};
+use lucid_vlm::{Backbone, ExtractOptions, check_backbone};
 use napi::Result;
 use napi_derive::napi;
 use serde::Deserialize;
@@ -94,6 +94,9 @@ fn concept_states(
             format!("one with text states of width {}", backbone.text_dim()),
             format!("the one the store was made with (width {})", store.d_text()),
         ));
+    }
+    if let Some(recorded) = provenance.get("backbone") {
+        check_backbone(recorded, backbone)?;
     }
     let mut states = ConceptStates::default();
     let total = library.len() as u64;

@@ -34,7 +34,9 @@ pub use config::{Activation, ModelConfig, TextConfig, VisionConfig};
 pub use decode::{decode_image, decode_image_within, thumbnail};
 pub use error::VlmError;
 pub use examination::{Examination, ExamineOptions, examine};
-pub use extract::{CaptionPolicy, ExtractOptions, Extraction, PartOf, Stages, compare_with_source, extract};
+pub use extract::{
+    CaptionPolicy, ExtractOptions, Extraction, PartOf, Stages, check_backbone, compare_with_source, extract,
+};
 pub use family::Family;
 pub use image::RgbImage;
 pub use model::{DualEncoder, TextOutput, VisionOutput};

@@ -82,7 +82,8 @@ pub struct Calibrated {
 }
 
 impl Histogram {
-    /// The lowest threshold above which the scores of `null`, of as many trials, are at most `fdr` of these. It lies on the edge of a bin.
+    /// The lowest threshold above which the scores of `null`, of as many trials, and one more are at most `fdr` of these: with that one a
+    /// single score above all of chance is not enough, and few scores keep the rate too. It lies on the edge of a bin.
     #[must_use]
     pub fn calibrate(&self, null: &Self, fdr: f64) -> Calibrated {
         let mut best = Calibrated { threshold: f64::INFINITY, above: 0, above_by_chance: 0 };
@@ -90,7 +91,7 @@ impl Histogram {
         for bin in (0..self.bins.len()).rev() {
             above += self.bins[bin];
             by_chance += null.bins[bin];
-            if self.bins[bin] > 0 && by_chance as f64 <= fdr * above as f64 {
+            if self.bins[bin] > 0 && (by_chance + 1) as f64 <= fdr * above as f64 {
                 // The largest number below the bin: every score in it is above.
                 let edge = f64::from_bits((bin as u64) << SHIFT).next_down().max(0.0);
                 best = Calibrated { threshold: edge, above, above_by_chance: by_chance };
@@ -159,8 +160,11 @@ mod tests {
         let real = histogram(&[0.1, 0.2, 0.3, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]);
         let null = histogram(&[0.1, 0.15, 0.2, 0.3, 0.3, 1.05]);
         let found = real.calibrate(&null, 0.2);
-        assert!(found.threshold < 1.0 && found.threshold > 0.3, "{found:?}");
-        assert_eq!((found.above, found.above_by_chance), (7, 1));
+        // Of the seven from 1.0 on one is chance's and one is added: more than a fifth. Of the six from 1.1 on the added one is less.
+        assert!(found.threshold < 1.1 && found.threshold > 1.05, "{found:?}");
+        assert_eq!((found.above, found.above_by_chance), (6, 0));
+        // One score that chance does not reach says nothing yet.
+        assert_eq!(histogram(&[2.0]).calibrate(&histogram(&[0.1]), 0.5).above, 0);
         // Nothing but noise: no threshold will do.
         let found = null.calibrate(&null, 0.5);
         assert_eq!((found.threshold, found.above), (f64::INFINITY, 0));

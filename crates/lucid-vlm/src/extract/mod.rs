@@ -10,7 +10,7 @@ mod stores;
 mod verify;
 
 pub use options::{CaptionPolicy, ExtractOptions, Extraction, PartOf, Stages};
-pub use verify::{DeepReport, Mismatch, compare_with_source};
+pub use verify::{DeepReport, Mismatch, check_backbone, compare_with_source};
 
 use crate::backbone::{Backbone, Encoded};
 use crate::error::VlmError;

@@ -56,6 +56,23 @@ fn difference(found: &[f32], expected: &[f32], width: usize) -> f64 {
     .fold(0.0, f64::max)
 }
 
+/// Refuses a backbone whose weights are not those that `recorded`, a store's `provenance.backbone`, names: another one of the same width
+/// gives states that mean something else, and nothing else would tell.
+///
+/// # Errors
+/// `E_OPTION` for `backbone`.
+pub fn check_backbone(recorded: &serde_json::Value, backbone: &Backbone) -> Result<(), VlmError> {
+    let (theirs, ours) = (&recorded["weightsBlake3"], &backbone.provenance()["weightsBlake3"]);
+    if theirs == ours {
+        return Ok(());
+    }
+    Err(VlmError::Argument {
+        option: "backbone".into(),
+        found: format!("{} with weights {ours}", backbone.id()),
+        expected: format!("the store's, {} with weights {theirs}", recorded["id"]),
+    })
+}
+
 /// Extracts `sample` pairs of `store` again, drawn by `seed`, and compares grids, sizes, captions and ids exactly, and states within
 /// the store's precision and a processor's rounding. Stage `compare` of the observer counts them.
 ///
@@ -70,14 +87,7 @@ pub fn compare_with_source(
     observer: &dyn Observer,
 ) -> Result<DeepReport, VlmError> {
     let provenance = &store.manifest().provenance;
-    let (theirs, ours) = (&provenance["backbone"]["weightsBlake3"], &backbone.provenance()["weightsBlake3"]);
-    if theirs != ours {
-        return Err(VlmError::Argument {
-            option: "backbone".into(),
-            found: format!("{} with weights {ours}", backbone.id()),
-            expected: format!("the store's, {} with weights {theirs}", provenance["backbone"]["id"]),
-        });
-    }
+    check_backbone(&provenance["backbone"], backbone)?;
     let name = |tower: &str| provenance["hooks"][tower].as_str().unwrap_or_default();
     let vision = hook::find_hook_of(backbone.config(), Tower::Vision, name("vision"))?;
     let text = hook::find_hook_of(backbone.config(), Tower::Text, name("text"))?;

@@ -190,6 +190,15 @@ describe('the report', () => {
     await page.goto(`${page.url().split('#')[0]}#/pair/3?word=1`)
     await page.waitForSelector('.word.active')
     expect(await page.locator('.word').nth(1).getAttribute('aria-pressed')).toBe('true')
+    // Another word in the address of the page that is open.
+    await page.evaluate(() => {
+      location.hash = '#/pair/3?word=0'
+    })
+    await page.locator('.word').nth(0).and(page.locator('.active')).waitFor()
+    // A phrase that is nowhere, and where to ask instead.
+    await page.getByRole('searchbox').fill('no such words here')
+    await page.getByText(/Nothing here holds these words/).waitFor()
+    expect(await page.locator('nav [aria-current]').count()).toBe(0)
     expect(faults).toEqual([])
     await page.close()
   })

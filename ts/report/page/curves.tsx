@@ -6,6 +6,9 @@ import type { ReportStep } from '../schema.js'
 
 const COLOURS = ['#2f6fdf', '#d1495b', '#3a9d5d', '#b07d12', '#8457c9', '#0f8b8d', '#c0588f', '#6b7280']
 
+/** Lines are told apart without colour too. */
+const DASHES = [[], [6, 3], [2, 2], [9, 3, 2, 3]]
+
 /** Props of {@link Curves}. */
 export interface CurvesProps {
   title: string
@@ -26,7 +29,12 @@ export function Curves({ title, steps, names, axis: vertical }: CurvesProps) {
     if (!parent || present.length === 0) return
     const ink = getComputedStyle(parent).color
     const axis = { stroke: ink, grid: { stroke: 'rgba(128,128,128,.2)' }, ticks: { stroke: 'rgba(128,128,128,.2)' } }
-    const series = present.map((name, i) => ({ label: name, stroke: COLOURS[i % COLOURS.length] ?? ink, width: 1.5 }))
+    const series = present.map((name, i) => ({
+      label: name,
+      stroke: COLOURS[i % COLOURS.length] ?? ink,
+      width: 1.5,
+      dash: DASHES[i % DASHES.length] ?? [],
+    }))
     const options: uPlot.Options = {
       width: Math.max(280, parent.clientWidth),
       height: 230,
@@ -44,7 +52,14 @@ export function Curves({ title, steps, names, axis: vertical }: CurvesProps) {
   return (
     <section class="curve">
       <h3>{title}</h3>
-      <div ref={box} />
+      <div ref={box} role="img" aria-label={spoken(title, steps, present)} />
     </section>
   )
+}
+
+/** First and last value of every line, for who cannot see it. */
+function spoken(title: string, steps: ReportStep[], names: string[]): string {
+  const [first, last] = [steps[0], steps[steps.length - 1]]
+  const value = (step: ReportStep | undefined, name: string): string => step?.[name]?.toPrecision(3) ?? 'nothing'
+  return `${title}: ${names.map((name) => `${name} from ${value(first, name)} to ${value(last, name)}`).join(', ')}`
 }

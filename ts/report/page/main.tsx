@@ -65,13 +65,33 @@ function skip(): void {
 const LISTS = ['', 'latents', 'concepts', 'pairs']
 
 const THEMES = ['auto', 'light', 'dark'] as const
+type ThemeName = (typeof THEMES)[number]
+
+/** The theme chosen last; some browsers keep nothing for pages from disk. */
+function keptTheme(): ThemeName {
+  try {
+    const kept = localStorage.getItem('lucid-theme')
+    return THEMES.find((theme) => theme === kept) ?? 'auto'
+  } catch {
+    return 'auto'
+  }
+}
+
+function keepTheme(theme: ThemeName): void {
+  try {
+    localStorage.setItem('lucid-theme', theme)
+  } catch {
+    // It holds until the page is closed.
+  }
+}
 
 /** Light, dark, or as the system has it. */
 function Theme() {
-  const [theme, setTheme] = useState<(typeof THEMES)[number]>('auto')
+  const [theme, setTheme] = useState<ThemeName>(keptTheme)
   const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length] ?? 'auto'
   useEffect(() => {
     document.documentElement.dataset.theme = theme
+    keepTheme(theme)
   }, [theme])
   return (
     <button
@@ -94,8 +114,9 @@ function App({ data }: { data: ReportData }) {
     // From the page of one latent or concept a search leads back to results.
     if (!LISTS.includes(view)) location.hash = '#/'
   }
+  const searching = view === '' && query.trim() !== ''
   const link = (name: string, text: string) => (
-    <a href={`#/${name}`} aria-current={view === name || `${view}s` === name ? 'page' : undefined}>
+    <a href={`#/${name}`} aria-current={!searching && (view === name || `${view}s` === name) ? 'page' : undefined}>
       {text}
     </a>
   )

@@ -48,22 +48,29 @@ function Numbers({ numbers }: { numbers: ReportNumber[] }) {
   )
 }
 
-/** What may be wrong with the model, in sentences; empty where nothing is. */
-function health({ evaluation, latents }: ReportData): string[] {
-  const found: string[] = []
+/** What may be wrong with the model, in sentences, and what was looked at and is right. */
+function health({ evaluation, latents }: ReportData): { faults: string[]; right: string[] } {
+  const faults: string[] = []
+  const right = new Set<string>()
   for (const modality of ['vision', 'text'] as const) {
     const dead = evaluation?.sparsity?.[modality]?.dead.shared
-    if (dead !== undefined && dead > latents.length / 4) {
-      found.push(
-        `${dead} of ${latents.length} shared latents fire on no ${modality === 'vision' ? 'patch' : 'token'} of the evaluation set.`,
-      )
-    }
+    if (dead === undefined) continue
+    const where = modality === 'vision' ? 'patch' : 'token'
+    if (dead > latents.length / 4) {
+      faults.push(`${dead} of ${latents.length} shared latents fire on no ${where} of the evaluation set.`)
+    } else right.add(`few dead latents (${where}: ${dead} of ${latents.length})`)
   }
-  const busiest = evaluation?.maxfreq && Math.max(evaluation.maxfreq.t2i, evaluation.maxfreq.i2t)
-  if (busiest !== undefined && busiest > 0.9) {
-    found.push(
-      `One shared latent fires on ${(100 * busiest).toFixed(0)} % of tokens: it stands for nothing in particular.`,
-    )
+  for (const [way, where] of [
+    ['t2i', 'tokens'],
+    ['i2t', 'patches'],
+  ] as const) {
+    const busiest = evaluation?.maxfreq?.[way]
+    if (busiest === undefined) continue
+    if (busiest > 0.9) {
+      faults.push(
+        `One shared latent fires on ${(100 * busiest).toFixed(0)} % of ${where}: it stands for nothing in particular.`,
+      )
+    } else right.add(`no latent that fires on nearly all ${where}`)
   }
   for (const [direction, name] of [
     ['t2v', 'words explain patches'],
@@ -71,11 +78,12 @@ function health({ evaluation, latents }: ReportData): string[] {
   ] as const) {
     const cross = evaluation?.cross?.[direction]
     const other = cross?.controls.shuffledCaption
-    if (cross && other !== undefined && cross.shared - other < 0.02) {
-      found.push(`That ${name} hardly depends on which caption it is: another pair’s explains as much.`)
-    }
+    if (!cross || other === undefined) continue
+    if (cross.shared - other < 0.02) {
+      faults.push(`That ${name} hardly depends on which caption it is: another pair’s explains as much.`)
+    } else right.add(`${name} better with the right caption than with another`)
   }
-  return found
+  return { faults, right: [...right] }
 }
 
 /** Latents that the first page shows with a picture. */
@@ -117,14 +125,13 @@ function Card({ data, index }: { data: ReportData; index: number }) {
 
 function Health({ data }: { data: ReportData }) {
   if (!data.evaluation) return null
-  const faults = health(data)
+  const { faults, right } = health(data)
+  if (faults.length + right.length === 0) return null
   return (
     <section>
       <h2>Health</h2>
       {faults.length === 0 ? (
-        <p class="good">
-          Nothing looks wrong: no collapsed latent, few dead ones, and the right caption explains more than another.
-        </p>
+        <p class="good">Nothing looks wrong: {right.join('; ')}.</p>
       ) : (
         <ul class="faults">
           {faults.map((fault) => (

@@ -41,7 +41,8 @@ export function Pairs({ data, query }: { data: ReportData; query: string }) {
   )
 }
 
-const named = (data: ReportData, latent: number): string => data.latents[latent]?.label ?? `latent ${latent}`
+const named = (data: ReportData, latent: number): string =>
+  data.latents.find((candidate) => candidate.latent === latent)?.label ?? `latent ${latent}`
 
 /** Latents that a word and its patches share, by the smaller activation times the word's heat there. */
 function carriers(pair: ReportPair, token: ReportToken): { latent: number; weight: number }[] {
@@ -127,6 +128,10 @@ function Matched({
   const [rows, columns] = pair.grid
   const start = sharpest(pair)
   const [kept, setKept] = useState<Focus>({ token: word !== undefined && pair.tokens[word] ? word : start })
+  // Another word in the address is another word to look at.
+  useEffect(() => {
+    if (word !== undefined && pair.tokens[word]) setKept({ token: word })
+  }, [word, pair])
   const [hovered, setHovered] = useState<Focus>()
   const focus = hovered ?? kept
   const canvas = useRef<HTMLCanvasElement>(null)
@@ -242,9 +247,9 @@ function WordSide({ data, pair, token }: { data: ReportData; pair: ReportPair; t
     <section aria-live="polite">
       <h2>{token.text === '' ? 'the end of the sentence' : `“${token.text}”`}</h2>
       <p class="quiet">{(100 * token.mass).toFixed(1)} % of the pair’s mass</p>
-      <h3>Latents that carry it to its patches</h3>
+      <h3>Latents that carry it to its patches, of the five strongest of either</h3>
       <Chips data={data} entries={entries.map(({ latent, weight }) => ({ latent, text: weight.toFixed(2) }))} />
-      <h3>All its shared latents</h3>
+      <h3>Its strongest shared latents, five at most</h3>
       <Chips data={data} entries={token.latents.map(({ latent, value }) => ({ latent, text: value.toFixed(2) }))} />
     </section>
   )

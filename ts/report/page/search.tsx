@@ -2,6 +2,7 @@
 
 import type { ReportData } from '../schema.js'
 import { conceptLink } from './concepts.js'
+import { isLive } from './live.js'
 
 const LIMIT = 60
 
@@ -15,6 +16,18 @@ export function Search({ data, query }: { data: ReportData; query: string }) {
   return (
     <main class="search">
       <h1>Search: “{query}”</h1>
+      {latents.length + concepts.length + images.length === 0 && (
+        <p class="note">
+          Nothing here holds these words one after another. Try one of them
+          {isLive() ? (
+            <>
+              , or <a href="#/ask">ask the model</a>, which reads whole phrases.
+            </>
+          ) : (
+            '; lucid-sae search and serve read whole phrases.'
+          )}
+        </p>
+      )}
       <h2>Latents ({latents.length})</h2>
       <p class="chips">
         {latents.slice(0, LIMIT).map((latent) => (

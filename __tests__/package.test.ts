@@ -59,9 +59,11 @@ test('the public functions are those of the interface', () => {
     [
       'ActivationStore',
       'Atlas',
+      'Explorer',
       'LucidError',
       'Model',
       'Run',
+      'Work',
       'bench',
       'checkBackbone',
       'compareWithSource',
@@ -69,6 +71,7 @@ test('the public functions are those of the interface', () => {
       'device',
       'evaluate',
       'examineBackbone',
+      'explore',
       'extract',
       'importActivations',
       'interpret',
@@ -77,7 +80,11 @@ test('the public functions are those of the interface', () => {
       'mergeStores',
       'openStore',
       'presets',
+      'reproduce',
+      'serve',
+      'splitStore',
       'train',
+      'trainMany',
     ].sort(),
   )
   expect(Object.keys(kernels).sort()).toEqual(

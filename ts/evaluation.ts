@@ -163,16 +163,17 @@ export interface Structure {
   monosemanticity?: LatentSummary
 }
 
-/** Scores of every shared latent; null where it does not fire, or not often enough. */
-export interface LatentScores {
+/** Scores of one shared latent; absent where it does not fire, or not often enough. */
+export interface LatentScore {
+  latent: number
   /** E_img / (E_img + E_txt): 1 = fires on patches only. */
-  modality: (number | null)[]
+  modality?: number
   /** Cosine over pairs of its activations in image and text. */
-  bridge: (number | null)[]
+  bridge?: number
   /** Pairs where it fires in both over pairs where it fires in either. */
-  jaccard: (number | null)[]
+  jaccard?: number
   /** Mean cosine of the images that fire it, weighted by activation. */
-  monosemanticity: (number | null)[]
+  monosemanticity?: number
 }
 
 /** Every metric with its controls. What could not be computed is absent and named, with its reason, in `skipped`. */
@@ -191,7 +192,7 @@ export interface Evaluation {
   sparsity?: Partial<PerModality<Sparsity>>
   truth?: TruthRecovery
   structure?: Structure
-  latents?: LatentScores
+  latents?: LatentScore[]
   /**
    * Path of a number → its 95 % interval, by a bootstrap over images (over concepts for `truth.identityRate`). `…aboveShuffled` is
    * the number above that with another pair's caption.

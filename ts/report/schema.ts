@@ -57,6 +57,8 @@ export interface ReportLatent {
   bridge: number | null
   /** Share of its activation that images have: 1 = patches only, 0 = words only. */
   modality: number | null
+  /** Mean cosine of the pictures that fire it, weighted by activation. */
+  monosemanticity: number | null
 }
 
 /** What a latent's own page adds; loaded in chunks on demand. */

@@ -379,17 +379,23 @@ pub struct Structure {
     pub monosemanticity: Option<LatentSummary>,
 }
 
-/// Scores of every shared latent; `null` where it does not fire, or not often enough.
+/// Scores of one shared latent; absent where it does not fire, or not often enough.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct LatentScores {
+pub struct LatentScore {
+    /// Which one.
+    pub latent: u32,
     /// E_img / (E_img + E_txt): 1 = fires on patches only.
-    pub modality: Vec<Option<f64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modality: Option<f64>,
     /// Cosine over pairs of its activations in image and text.
-    pub bridge: Vec<Option<f64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<f64>,
     /// Pairs where it fires in both over pairs where it fires in either.
-    pub jaccard: Vec<Option<f64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jaccard: Option<f64>,
     /// How alike the images are that fire it.
-    pub monosemanticity: Vec<Option<f64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monosemanticity: Option<f64>,
 }
 
 /// Everything that was measured.
@@ -433,7 +439,7 @@ pub struct Evaluation {
     pub structure: Option<Structure>,
     /// Scores of every shared latent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latents: Option<LatentScores>,
+    pub latents: Option<Vec<LatentScore>>,
     /// Path of a number → its 95 % interval, by a bootstrap over images (over concepts for `truth.identityRate`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub intervals: BTreeMap<String, Interval>,

@@ -11,7 +11,7 @@ import { VirtualRows } from './virtual.js'
 /** Height of a row in pixels, as the style sheet sets it. */
 const ROW = 38
 
-type SortKey = 'latent' | 'label' | 'hits' | 'purity' | 'bridge' | 'modality' | 'vision' | 'text'
+type SortKey = 'latent' | 'label' | 'hits' | 'purity' | 'bridge' | 'modality' | 'monosemanticity' | 'vision' | 'text'
 
 /** What a column is sorted by; rows without a value come last in either direction. */
 const VALUES: { [key in SortKey]: (latent: ReportLatent) => number | string | null } = {
@@ -21,6 +21,7 @@ const VALUES: { [key in SortKey]: (latent: ReportLatent) => number | string | nu
   purity: (latent) => latent.purity,
   bridge: (latent) => latent.bridge,
   modality: (latent) => latent.modality,
+  monosemanticity: (latent) => latent.monosemanticity,
   vision: (latent) => latent.density.vision,
   text: (latent) => latent.density.text,
 }
@@ -32,6 +33,7 @@ const COLUMNS: readonly (readonly [SortKey, string])[] = [
   ['purity', 'purity'],
   ['bridge', 'bridge'],
   ['modality', 'modality'],
+  ['monosemanticity', 'monosemanticity'],
   ['vision', 'patches'],
   ['text', 'tokens'],
 ]
@@ -142,6 +144,7 @@ export function Latents({ data, query }: { data: ReportData; query: string }) {
                   <td class="figure">{figure(latent.purity)}</td>
                   <td class="figure">{figure(latent.bridge)}</td>
                   <td class="figure">{figure(latent.modality)}</td>
+                  <td class="figure">{figure(latent.monosemanticity)}</td>
                   <td class="figure">{share(latent.density.vision)}</td>
                   <td class="figure">{share(latent.density.text)}</td>
                 </tr>
@@ -190,6 +193,7 @@ export function Latent({ data, index }: { data: ReportData; index: number }) {
         fires on {share(latent.density.vision)} of patches and {share(latent.density.text)} of tokens
         {latent.purity !== null && `; purity ${latent.purity.toFixed(2)}`}
         {latent.bridge !== null && `; bridge ${latent.bridge.toFixed(2)}`}
+        {latent.monosemanticity !== null && `; monosemanticity ${latent.monosemanticity.toFixed(2)}`}
         {latent.label === null && latent.reason !== null && `; no name: ${latent.reason}`}
         {latent.terms.length > 0 && `; terms: ${latent.terms.join(', ')}`}
       </p>

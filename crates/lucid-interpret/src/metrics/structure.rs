@@ -7,7 +7,7 @@
 use lucid_kernels::Modality;
 
 use crate::coder::SparseCodes;
-use crate::evaluation::{LatentScores, LatentSummary, Structure, SupportOverlap};
+use crate::evaluation::{LatentScore, LatentSummary, Structure, SupportOverlap};
 
 use super::retrieval::{Query, retrieval};
 
@@ -93,7 +93,7 @@ impl Pool {
     }
 
     /// Everything, and what each pair adds to the means; nothing with fewer than two pairs.
-    pub(crate) fn finish(mut self, d_shared: usize) -> Option<(Structure, LatentScores, Vec<PairScores>)> {
+    pub(crate) fn finish(mut self, d_shared: usize) -> Option<(Structure, Vec<LatentScore>, Vec<PairScores>)> {
         self.trim();
         if self.pairs.len() < 2 || d_shared == 0 {
             return None;
@@ -107,9 +107,9 @@ impl Pool {
             retrieval,
             hubness,
             support: SupportOverlap { jaccard: mean(0), shuffled: mean(1) },
-            bridge: summary(&latents.own.bridge, &latents.shuffled.bridge),
-            jaccard: summary(&latents.own.jaccard, &latents.shuffled.jaccard),
-            monosemanticity: summary(&latents.own.monosemanticity, &latents.shuffled.monosemanticity),
+            bridge: latents.summary(|of| of.bridge),
+            jaccard: latents.summary(|of| of.jaccard),
+            monosemanticity: latents.summary(|of| of.monosemanticity),
         };
         let scores = self.pairs.iter().zip(queries).zip(&supports);
         let scores = scores.map(|((pair, query), of)| PairScores { key: pair.key.clone(), query, support: of[0] });
@@ -160,11 +160,15 @@ impl Pool {
             }
         }
         let (own, shuffled) = (self.monosemanticity(d_shared, false), self.monosemanticity(d_shared, true));
-        let scores = |product: fn(&Sums) -> &Products, mono: Vec<Option<f64>>| LatentScores {
-            modality: sums.iter().map(Sums::modality).collect(),
-            bridge: sums.iter().map(|sums| sums.bridge(product(sums))).collect(),
-            jaccard: sums.iter().map(|sums| sums.jaccard(product(sums))).collect(),
-            monosemanticity: mono,
+        let scores = |product: fn(&Sums) -> &Products, mono: Vec<Option<f64>>| -> Vec<LatentScore> {
+            let of = |((latent, sums), mono): ((u32, &Sums), Option<f64>)| LatentScore {
+                latent,
+                modality: sums.modality(),
+                bridge: sums.bridge(product(sums)),
+                jaccard: sums.jaccard(product(sums)),
+                monosemanticity: mono,
+            };
+            (0..).zip(&sums).zip(mono).map(of).collect()
         };
         Both { own: scores(|sums| &sums.own, own), shuffled: scores(|sums| &sums.shuffled, shuffled) }
     }
@@ -222,8 +226,18 @@ impl Pool {
 }
 
 struct Both {
-    own: LatentScores,
-    shuffled: LatentScores,
+    own: Vec<LatentScore>,
+    shuffled: Vec<LatentScore>,
+}
+
+impl Both {
+    /// Means of a score over the latents that have it.
+    fn summary(&self, score: fn(&LatentScore) -> Option<f64>) -> Option<LatentSummary> {
+        let known = |scores: &[LatentScore]| scores.iter().filter_map(score).collect::<Vec<f64>>();
+        let mean = |known: &[f64]| (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64);
+        let (own, shuffled) = (known(&self.own), known(&self.shuffled));
+        Some(LatentSummary { mean: mean(&own)?, shuffled: mean(&shuffled)?, latents: own.len() as u64 })
+    }
 }
 
 /// Sums of one latent over images and texts matched in some way.
@@ -281,15 +295,6 @@ fn value_at(code: &[(u32, f32)], latent: u32) -> f64 {
     code.binary_search_by_key(&latent, |entry| entry.0).map_or(0.0, |at| f64::from(code[at].1))
 }
 
-/// Means over the latents that have a score.
-fn summary(own: &[Option<f64>], shuffled: &[Option<f64>]) -> Option<LatentSummary> {
-    let mean = |scores: &[Option<f64>]| {
-        let known: Vec<f64> = scores.iter().flatten().copied().collect();
-        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
-    };
-    Some(LatentSummary { mean: mean(own)?, shuffled: mean(shuffled)?, latents: own.iter().flatten().count() as u64 })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,12 +326,12 @@ mod tests {
         .finish(8)
         .unwrap();
         for latent in [0, 1, 2] {
-            assert!((latents.bridge[latent].unwrap() - 1.0).abs() < 1e-6);
-            assert_eq!(latents.jaccard[latent], Some(1.0));
+            assert!((latents[latent].bridge.unwrap() - 1.0).abs() < 1e-6);
+            assert_eq!(latents[latent].jaccard, Some(1.0));
         }
-        assert_eq!((latents.bridge[4], latents.bridge[5], latents.bridge[6]), (Some(0.0), Some(0.0), None));
-        assert_eq!((latents.modality[4], latents.modality[5], latents.modality[6]), (Some(1.0), Some(0.0), None));
-        assert!((latents.modality[2].unwrap() - 0.75).abs() < 1e-6);
+        assert_eq!((latents[4].bridge, latents[5].bridge, latents[6].bridge), (Some(0.0), Some(0.0), None));
+        assert_eq!((latents[4].modality, latents[5].modality, latents[6].modality), (Some(1.0), Some(0.0), None));
+        assert!((latents[2].modality.unwrap() - 0.75).abs() < 1e-6);
         assert_eq!(structure.retrieval.t2i, crate::evaluation::RetrievalScore { at1: 1.0, at5: 1.0, at10: 1.0 });
         assert_eq!(structure.retrieval.chance.at1, 1.0 / 3.0);
         assert_eq!(structure.bridge.unwrap().shuffled, 0.0);

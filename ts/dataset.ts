@@ -8,6 +8,8 @@ export interface ScenesDataset {
     seed?: number
     /** `'train'`, or the held-out split with unseen combinations of factors. Default `'train'`. */
     split?: string
+    /** Causal edits: every second picture is the one before it with one attribute changed. Default false. */
+    edits?: boolean
   }
 }
 
@@ -101,11 +103,11 @@ interface Form {
   beside?: readonly string[]
 }
 
-type FieldType = 'text' | 'number' | 'texts'
+type FieldType = 'text' | 'number' | 'texts' | 'flag'
 
 /** @internal The kinds of data sets; a new one is a line here and an interface above. */
 export const datasetForms: Readonly<Record<string, Form>> = {
-  scenes: { fields: { pairs: 'number', seed: 'number', split: 'text' }, needed: ['pairs'] },
+  scenes: { fields: { pairs: 'number', seed: 'number', split: 'text', edits: 'flag' }, needed: ['pairs'] },
   coco: {
     fields: { images: 'text', captions: 'text', instances: 'text', panoptic: 'text' },
     needed: ['images', 'captions'],
@@ -132,6 +134,7 @@ const checks: Readonly<Record<FieldType, readonly [(value: unknown) => boolean, 
   text: [isText, 'a text'],
   number: [(value) => typeof value === 'number' || typeof value === 'bigint', 'a number'],
   texts: [(value) => isText(value) || isTexts(value), 'a text or a list of texts'],
+  flag: [(value) => typeof value === 'boolean', 'true or false'],
 }
 
 /** Refuses what is no data set, by name. */

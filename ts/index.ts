@@ -97,6 +97,21 @@ export {
 } from './model.js'
 export type { Control } from './options.js'
 export {
+  type Absorption,
+  type Classification,
+  type CompareModelsOptions,
+  type ConceptProbe,
+  compareModels,
+  type EditScore,
+  type Likeness,
+  type ModalityProbes,
+  type ProbeOptions,
+  type Probing,
+  probe,
+  type ReadoutAreas,
+  type Stability,
+} from './probe.js'
+export {
   type Cell,
   type Column,
   type Question,

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lucid_data::publish::FolderPublisher;
-use lucid_data::scenes::Split;
 use lucid_data::store::{ActivationSource, AnnotatedSource, PairInfo, Statistics, StoreReader, TokenInfo};
-use lucid_data::{BoxAnnotation, DataError, DatasetSpec};
+use lucid_data::{BoxAnnotation, DataError, DatasetSpec, ScenesSpec};
 use lucid_interpret::{EvaluateOptions, Evaluation, ScenesTruth, TruthSource, cross_ceiling, evaluate};
 use napi::Result;
 use napi_derive::napi;
@@ -125,11 +124,11 @@ impl AnnotatedSource for WithBoxes {
     }
 }
 
-/// Seed and split of the scenes a store was extracted from, if it was: their truth can be drawn again.
-fn scenes_of(store: &StoreReader) -> Option<(u64, Split)> {
+/// The scenes a store was extracted from, if it was: their truth can be drawn again.
+pub(crate) fn scenes_of(store: &StoreReader) -> Option<ScenesSpec> {
     let spec = store.manifest().provenance.get("dataset")?.clone();
     match serde_json::from_value(spec).ok()? {
-        DatasetSpec::Scenes(scenes) => Some((scenes.seed, scenes.split)),
+        DatasetSpec::Scenes(scenes) => Some(scenes),
         _ => None,
     }
 }
@@ -171,7 +170,7 @@ pub fn start_evaluate(options: String, model: &NativeModel) -> Result<NativeJob>
             Some(Boxes::Given(boxes)) => Box::new(WithBoxes::new(store, boxes)?),
             _ => Box::new(store),
         };
-        let truth = scenes.map(|(seed, split)| ScenesTruth::new(&*source, seed, split));
+        let truth = scenes.map(|spec| ScenesTruth::new(&*source, &spec));
         let truth = truth.as_ref().map(|truth| truth as &dyn TruthSource);
         let mut evaluation = evaluate(&*model, &*source, &options, truth, &**shared)?;
         if let Some(fit_on) = &request.fit_on {

@@ -23,5 +23,6 @@ mod job;
 mod kernels;
 mod merge;
 mod model;
+mod probe;
 mod store;
 mod train;

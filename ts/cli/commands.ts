@@ -27,6 +27,7 @@ import {
   toNumber,
 } from './options.js'
 import { number, Output, table } from './output.js'
+import { addProbe } from './probe.js'
 import { addReport } from './report.js'
 import { addReproduce } from './reproduce.js'
 import { scoreLines } from './scores.js'
@@ -58,6 +59,7 @@ export function addCommands(root: Command): void {
   addReport(root)
   addServe(root)
   addExplore(root)
+  addProbe(root)
   addReproduce(root)
   addVerify(root)
   addInfo(root)

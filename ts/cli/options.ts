@@ -71,6 +71,7 @@ export function addDatasetOptions(command: Command): Command {
     .option('--pairs <count>', 'scenes: number of pairs', toInteger)
     .option('--seed <seed>', 'scenes: seed', toInteger)
     .option('--split <split>', "scenes: 'train' or 'held-out'; flickr: splits of Karpathy's JSON, as 'train+restval'")
+    .option('--edits', 'scenes: every second one is the one before with one attribute changed')
     .option('--images <folder>', 'coco, folder, flickr, cc3m: where the images are')
     .option('--captions <file>', 'coco, folder, flickr, cc3m: captions')
     .option('--instances <file>', 'coco: instances, for boxes')
@@ -93,7 +94,7 @@ const present = (fields: Fields): Fields =>
 
 /** The flags of each kind, those it needs first, and the data set they make. */
 const datasetFlags: Readonly<Record<string, { needs: string[]; takes: string[]; make: (flags: Fields) => Fields }>> = {
-  scenes: { needs: ['pairs'], takes: ['seed', 'split'], make: (flags) => ({ scenes: flags }) },
+  scenes: { needs: ['pairs'], takes: ['seed', 'split', 'edits'], make: (flags) => ({ scenes: flags }) },
   coco: { needs: ['images', 'captions'], takes: ['instances', 'panoptic'], make: (flags) => ({ coco: flags }) },
   folder: { needs: ['images'], takes: ['captions'], make: (flags) => ({ folder: flags }) },
   webdataset: {

@@ -46,7 +46,7 @@ fn descriptions_have_the_forms_of_the_interface_and_lose_their_paths() {
         assert!(!serde_json::to_string(&spec.portable()).unwrap().contains("/data"));
     }
     let short: DatasetSpec = serde_json::from_value(json!({ "scenes": { "pairs": 3 } })).unwrap();
-    assert_eq!(short, DatasetSpec::Scenes(ScenesSpec { pairs: 3, seed: 0, split: Split::Train }));
+    assert_eq!(short, DatasetSpec::Scenes(ScenesSpec { pairs: 3, seed: 0, split: Split::Train, edits: false }));
     for bad in [
         json!({ "scenes": { "pairs": 3, "sed": 1 } }),
         json!({ "coco": { "images": "a" } }),
@@ -59,7 +59,8 @@ fn descriptions_have_the_forms_of_the_interface_and_lose_their_paths() {
 
 #[test]
 fn scenes_come_with_boxes_and_phrases_that_lie_in_the_caption() {
-    let set = open_dataset(&DatasetSpec::Scenes(ScenesSpec { pairs: 40, seed: 4, split: Split::Train })).unwrap();
+    let set = open_dataset(&DatasetSpec::Scenes(ScenesSpec { pairs: 40, seed: 4, split: Split::Train, edits: false }))
+        .unwrap();
     assert_eq!(set.len(), 40);
     let mut phrases = 0;
     for i in 0..set.len() {
@@ -78,7 +79,10 @@ fn scenes_come_with_boxes_and_phrases_that_lie_in_the_caption() {
     }
     assert!(phrases > 20, "{phrases} phrases");
     assert_eq!(set.pair(40).unwrap_err().code(), "E_SHAPE");
-    assert_eq!(error_code(&DatasetSpec::Scenes(ScenesSpec { pairs: 0, seed: 0, split: Split::All })).0, "E_OPTION");
+    assert_eq!(
+        error_code(&DatasetSpec::Scenes(ScenesSpec { pairs: 0, seed: 0, split: Split::All, edits: false })).0,
+        "E_OPTION"
+    );
 }
 
 /// A small COCO set of three images; the first has a crowd region, the second a box without area.

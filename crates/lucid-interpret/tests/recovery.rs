@@ -4,10 +4,10 @@
 mod common;
 
 use common::{LinearCoder, Made, Numbers, store, word_spans};
-use lucid_data::BoxAnnotation;
 use lucid_data::progress::Silent;
 use lucid_data::scenes::{ConceptKind, Kind, Split, concept_of, concepts, scene};
 use lucid_data::store::MemoryStore;
+use lucid_data::{BoxAnnotation, ScenesSpec};
 use lucid_interpret::recovery::truth::{Link, MemoryTruth, PairTruth, TruthConcept};
 use lucid_interpret::{EvaluateOptions, Evaluation, ScenesTruth, evaluate};
 
@@ -182,11 +182,15 @@ fn scenes(pairs: u64, seed: u64) -> MemoryStore {
     store(width, &made)
 }
 
+fn spec(pairs: usize, seed: u64) -> ScenesSpec {
+    ScenesSpec { pairs, seed, split: Split::Train, edits: false }
+}
+
 #[test]
 fn scenes_give_the_truth_of_patches_words_and_links() {
     let store = scenes(60, 4);
     let coder = LinearCoder::axes(concepts().len());
-    let truth = ScenesTruth::new(&store, 4, Split::Train);
+    let truth = ScenesTruth::new(&store, &spec(60, 4));
     let evaluation = evaluate(&coder, &store, &EvaluateOptions::default(), Some(&truth), &Silent).unwrap();
     let recovered = evaluation.truth.unwrap();
     assert_eq!((recovered.identity_rate, recovered.identity_chance), (Some(1.0), Some(0.0)));
@@ -208,7 +212,7 @@ fn scenes_give_the_truth_of_patches_words_and_links() {
 #[test]
 fn the_truth_of_other_scenes_is_refused() {
     let store = scenes(3, 4);
-    let truth = ScenesTruth::new(&store, 5, Split::Train);
+    let truth = ScenesTruth::new(&store, &spec(3, 5));
     let coder = LinearCoder::axes(concepts().len());
     let error = evaluate(&coder, &store, &EvaluateOptions::default(), Some(&truth), &Silent).unwrap_err();
     assert_eq!(error.code(), "E_SHAPE");

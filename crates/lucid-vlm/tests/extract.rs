@@ -261,7 +261,8 @@ fn the_embedded_backbone_extracts_scenes() {
     assert_eq!((backbone.image_size(), backbone.grid()), (112, [14, 14]));
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("acts");
-    let spec = DatasetSpec::Scenes(ScenesSpec { pairs: 6, seed: 4, split: lucid_data::scenes::Split::Train });
+    let spec =
+        DatasetSpec::Scenes(ScenesSpec { pairs: 6, seed: 4, split: lucid_data::scenes::Split::Train, edits: false });
     let dataset = open_dataset(&spec).unwrap();
     let done = extract(&backbone, &*dataset, &ExtractOptions::new(&out), &Silent).unwrap();
     assert_eq!((done.manifest.pairs, done.manifest.tokens.vision), (6, 6 * 196));

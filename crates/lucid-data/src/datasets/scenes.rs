@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{DatasetSpec, Source};
 use crate::dataset::{BoxAnnotation, Dataset, ImageSource, OnBad, PairRecord};
 use crate::error::{DataError, Result};
-use crate::scenes::{ConceptKind, Kind, SceneTruth, Split, concept_of, scene};
+use crate::scenes::{ConceptKind, Kind, SceneOptions, SceneTruth, Split, concept_of, edited, scene};
 
 /// Generated scenes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct ScenesSpec {
     /// Which combinations of shape and colour occur.
     #[serde(default)]
     pub split: Split,
+    /// Causal edits: every second picture is the one before it with one attribute changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub edits: bool,
 }
 
 impl Source for ScenesSpec {
@@ -46,10 +49,17 @@ impl Dataset for Scenes {
         if index >= self.0.pairs {
             return Err(super::out_of_range(index, self.0.pairs));
         }
-        let scene = scene(self.0.seed, index as u64, self.0.split, Kind::Random);
+        let ScenesSpec { seed, split, edits, .. } = self.0;
+        let (scene, name) = if edits {
+            let (before, after, _) = edited(seed, index as u64 / 2, &SceneOptions { split, ..SceneOptions::default() });
+            let name = format!("scene-{seed}-{:06}", index / 2);
+            if index.is_multiple_of(2) { (before, name) } else { (after, format!("{name}-edited")) }
+        } else {
+            (scene(seed, index as u64, split, Kind::Random), format!("scene-{seed}-{index:06}"))
+        };
         let side = scene.truth.side as u32;
         Ok(PairRecord {
-            key: format!("scene-{}-{index:06}", self.0.seed),
+            key: name,
             boxes: boxes(&scene.truth),
             image: ImageSource::Rgb { width: side, height: side, data: scene.rgb },
             captions: vec![scene.caption],

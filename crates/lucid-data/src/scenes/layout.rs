@@ -15,6 +15,7 @@ pub fn is_held_out(shape: Shape, color: Color) -> bool {
 }
 
 /// What will be drawn and spoken of.
+#[derive(Clone)]
 pub struct Plan {
     pub background: Background,
     pub objects: Vec<Placed>,
@@ -112,22 +113,37 @@ pub fn plan(options: &SceneOptions, common: &mut Stream, member: usize, own: &mu
     Plan { background, objects, groups }
 }
 
+/// Half the side of an object's bounding square, with a margin.
+fn extent(object: &Placed) -> f32 {
+    object.radius * 1.08 + 1.0
+}
+
+/// Whether a square of half-side `reach` about `center` and that of an object do not touch.
+fn apart(center: [f32; 2], reach: f32, object: &Placed) -> bool {
+    let gap = reach + extent(object) + 1.0;
+    (center[0] - object.center[0]).abs() > gap || (center[1] - object.center[1]).abs() > gap
+}
+
+/// Whether no two objects touch and none leaves a canvas of `side` pixels.
+pub fn fits(side: f32, objects: &[Placed]) -> bool {
+    objects.iter().enumerate().all(|(i, object)| {
+        let reach = extent(object);
+        object.center.iter().all(|c| (reach..=side - reach).contains(c))
+            && objects[..i].iter().all(|other| apart(object.center, reach, other))
+    })
+}
+
 /// Gives every object a centre so that no two bounding squares touch and none leaves the canvas.
 fn place(side: f32, objects: &mut [Placed], stream: &mut Stream) {
     let mut order: Vec<usize> = (0..objects.len()).collect();
     order.sort_by(|&a, &b| objects[b].radius.total_cmp(&objects[a].radius).then(a.cmp(&b)));
-    let extent = |o: &Placed| o.radius * 1.08 + 1.0;
     for _ in 0..12 {
         let mut placed: Vec<usize> = Vec::with_capacity(order.len());
         for &i in &order {
             let reach = extent(&objects[i]);
             let found = (0..24).any(|_| {
                 let center = [stream.between(reach, side - reach), stream.between(reach, side - reach)];
-                let free = placed.iter().all(|&j| {
-                    let gap = reach + extent(&objects[j]) + 1.0;
-                    let other = objects[j].center;
-                    (center[0] - other[0]).abs() > gap || (center[1] - other[1]).abs() > gap
-                });
+                let free = placed.iter().all(|&j| apart(center, reach, &objects[j]));
                 if free {
                     objects[i].center = center;
                 }

@@ -4,11 +4,12 @@
 //! objects (8 shapes × 8 colours × 4 patterns × 3 sizes) on one of 10 backgrounds, and a caption of at most 23 words from a
 //! closed vocabulary ([`vocabulary`]). [`SceneTruth`] says which object owns every pixel, what share of every patch shows which
 //! concept, and what every word of the caption speaks of. [`swap_word`] gives captions that one word makes false,
-//! [`false_captions`] several of them to train on.
+//! [`false_captions`] several of them to train on; [`edited`] gives a second picture that differs in one attribute.
 //! No transcendental function is called, so the same seed gives the same bytes on every machine.
 
 mod backgrounds;
 mod concepts;
+mod edit;
 mod grammar;
 mod layout;
 mod random;
@@ -21,6 +22,7 @@ pub use concepts::{
     Background, Color, Concept, ConceptKind, Count, Pattern, Relation, Shape, Size, all_concepts, concept_of, concepts,
     values_of, vocabulary,
 };
+pub use edit::{EDITABLE, Edit, edited};
 pub use grammar::MAX_WORDS;
 pub use layout::is_held_out;
 pub use random::Stream;
@@ -165,8 +167,8 @@ pub fn scene(seed: u64, index: u64, split: Split, kind: Kind) -> Scene {
     scene_with(seed, index, &SceneOptions { split, family, ..SceneOptions::default() })
 }
 
-/// Scene `index` of `seed` under `options`.
-pub fn scene_with(seed: u64, index: u64, options: &SceneOptions) -> Scene {
+/// The plan of a scene, and the stream that draws and words it.
+fn planned(seed: u64, index: u64, options: &SceneOptions) -> (layout::Plan, Stream) {
     let family = options.family.max(1) as u64;
     // Families and lone scenes, splits, formats and crowds are drawn from separate streams of the same seed.
     let domain = (options.crowd as u64) << 12
@@ -176,6 +178,12 @@ pub fn scene_with(seed: u64, index: u64, options: &SceneOptions) -> Scene {
     let mut common = Stream::new(seed, index / family, domain);
     let mut own = Stream::new(seed, index, domain | 1);
     let plan = layout::plan(options, &mut common, (index % family) as usize, &mut own);
+    (plan, own)
+}
+
+/// Scene `index` of `seed` under `options`.
+pub fn scene_with(seed: u64, index: u64, options: &SceneOptions) -> Scene {
+    let (plan, mut own) = planned(seed, index, options);
     let side = options.canvas.side();
     let drawn = render::draw(side, plan.background, &plan.objects, &mut own);
     let mut truth = SceneTruth::of(side, plan.background, &plan.objects, drawn.owner);

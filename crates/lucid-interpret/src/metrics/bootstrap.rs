@@ -20,6 +20,23 @@ pub(crate) enum Form {
 /// How often one pair counts in every resample.
 pub(crate) struct Weights(Vec<u8>);
 
+impl Weights {
+    /// How often it counts in one resample.
+    pub(crate) fn of(&self, resample: usize) -> u8 {
+        self.0.get(resample).copied().unwrap_or(0)
+    }
+}
+
+/// The 2.5th and 97.5th percentiles (nearest rank), to six digits.
+pub(crate) fn interval_of(mut values: Vec<f64>) -> Option<Interval> {
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let rank = (share * values.len() as f64).ceil() as usize;
+        rounded(values[rank.clamp(1, values.len()) - 1])
+    };
+    (!values.is_empty()).then(|| [at(0.025), at(0.975)])
+}
+
 /// Sums of every number in every resample.
 #[derive(Debug, Default)]
 pub(crate) struct Bootstrap {
@@ -93,13 +110,8 @@ impl Bootstrap {
                 Form::Ratio => sum[0] / sum[1],
                 Form::OneMinusRatio => 1.0 - sum[0] / sum[1],
             };
-            let mut values: Vec<f64> = sums.iter().filter(|sum| sum[1] > 0.0).map(value).collect();
-            values.sort_by(f64::total_cmp);
-            let at = |share: f64| {
-                let rank = (share * values.len() as f64).ceil() as usize;
-                rounded(values[rank.clamp(1, values.len()) - 1])
-            };
-            (!values.is_empty()).then(|| (path.clone(), [at(0.025), at(0.975)]))
+            let values = sums.iter().filter(|sum| sum[1] > 0.0).map(value).collect();
+            Some((path.clone(), interval_of(values)?))
         };
         self.sums.iter().filter_map(interval).collect()
     }

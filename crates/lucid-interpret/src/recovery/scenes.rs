@@ -1,6 +1,7 @@
 //! The truth of generated scenes, drawn again from their seed.
 
-use lucid_data::scenes::{Kind, SceneTruth, Split, WordTruth, concepts, scene};
+use lucid_data::ScenesSpec;
+use lucid_data::scenes::{Edit, Kind, Scene, SceneOptions, SceneTruth, Split, WordTruth, concepts, edited, scene};
 use lucid_data::store::AnnotatedSource;
 
 use super::truth::{Link, PairTruth, TruthConcept, TruthSource};
@@ -13,19 +14,26 @@ pub struct ScenesTruth<'a> {
     source: &'a dyn AnnotatedSource,
     seed: u64,
     split: Split,
+    edits: bool,
     concepts: Vec<TruthConcept>,
 }
 
 impl<'a> ScenesTruth<'a> {
-    /// The truth of `source`, made from scenes of `seed` and `split`.
+    /// The truth of `source`, made from the scenes of `spec`.
     #[must_use]
-    pub fn new(source: &'a dyn AnnotatedSource, seed: u64, split: Split) -> Self {
+    pub fn new(source: &'a dyn AnnotatedSource, spec: &ScenesSpec) -> Self {
         let concept = |c: &lucid_data::scenes::Concept| TruthConcept {
             name: c.name.into(),
             kind: c.kind.name().into(),
             words: c.words.iter().map(|&word| word.into()).collect(),
         };
-        Self { source, seed, split, concepts: concepts().iter().map(concept).collect() }
+        let &ScenesSpec { seed, split, edits, .. } = spec;
+        Self { source, seed, split, edits, concepts: concepts().iter().map(concept).collect() }
+    }
+
+    /// The scenes of an edit, before and after.
+    fn edited(&self, pair: usize) -> (Scene, Scene, Edit) {
+        edited(self.seed, pair as u64 / 2, &SceneOptions { split: self.split, ..SceneOptions::default() })
     }
 }
 
@@ -35,7 +43,11 @@ impl TruthSource for ScenesTruth<'_> {
     }
 
     fn pair(&self, pair: usize) -> Result<PairTruth> {
-        let drawn = scene(self.seed, pair as u64, self.split, Kind::Random);
+        let drawn = match self.edits {
+            false => scene(self.seed, pair as u64, self.split, Kind::Random),
+            true if pair.is_multiple_of(2) => self.edited(pair).0,
+            true => self.edited(pair).1,
+        };
         let info = self.source.info(pair);
         let grid = drawn.truth.grid();
         // Another seed or data set would give truth that looks right and is not.
@@ -74,6 +86,11 @@ impl TruthSource for ScenesTruth<'_> {
             }
         }
         Ok(truth)
+    }
+
+    fn edit(&self, pair: usize) -> Option<[u32; 2]> {
+        let Edit { from, to } = (self.edits && pair % 2 == 1).then(|| self.edited(pair).2)?;
+        Some([from.id as u32, to.id as u32])
     }
 }
 

@@ -41,6 +41,10 @@ pub trait TruthSource: Sync {
     fn concepts(&self) -> &[TruthConcept];
     /// The truth of one pair.
     fn pair(&self, pair: usize) -> Result<PairTruth>;
+    /// Where a pair is the one before it with one concept put in the place of another of its kind: both, the old one first.
+    fn edit(&self, _pair: usize) -> Option<[u32; 2]> {
+        None
+    }
 }
 
 /// Truth held in memory.

@@ -18,6 +18,8 @@ mod evaluation_totals;
 mod exact_sum;
 pub mod grounding;
 mod interpret;
+#[cfg(test)]
+mod libraries;
 mod metrics;
 mod model_coder;
 mod naming;

@@ -3,14 +3,14 @@
 use lucid_sae::linear::Products;
 
 /// λ of readouts of many dimensions, as a fraction of the mean variance of an input dimension.
-pub(super) const RIDGE: f64 = 0.01;
+pub(crate) const RIDGE: f64 = 0.01;
 /// λ of readouts of a few latents.
-pub(super) const FEW: f64 = 1e-6;
+pub(crate) const FEW: f64 = 1e-6;
 /// Rows that are dense at once.
 const ROWS: usize = 256;
 
 /// Rows of a design matrix, made when asked for.
-pub(super) trait Design {
+pub(crate) trait Design {
     fn rows(&self) -> usize;
     fn width(&self) -> usize;
     /// Writes row `at` \[width\].
@@ -18,7 +18,7 @@ pub(super) trait Design {
 }
 
 /// Dense rows.
-pub(super) struct Dense<'a> {
+pub(crate) struct Dense<'a> {
     pub values: &'a [f64],
     pub width: usize,
 }
@@ -36,7 +36,7 @@ impl Design for Dense<'_> {
 }
 
 /// Some columns of sparse rows.
-pub(super) struct Columns<'a> {
+pub(crate) struct Columns<'a> {
     pub codes: &'a [super::pooled::Code],
     /// Rising.
     pub latents: Vec<u32>,
@@ -60,7 +60,7 @@ impl Design for Columns<'_> {
 }
 
 /// Scores linear in the input: (x − mean) · map.
-pub(super) struct Readout {
+pub(crate) struct Readout {
     mean: Vec<f64>,
     /// `[width · targets]`.
     pub map: Vec<f64>,
@@ -111,7 +111,7 @@ impl Readout {
 }
 
 /// Scores by falling value, in groups of equals; holds what an area needs for any weights of its rows.
-pub(super) struct Ranking {
+pub(crate) struct Ranking {
     /// Rows and whether each is positive, by falling score.
     rows: Vec<(u32, bool)>,
     /// Ends of the groups of equal scores.

@@ -17,9 +17,9 @@
 
 mod classes;
 mod edits;
-mod linear;
-mod pooled;
-mod readouts;
+pub(crate) mod linear;
+pub(crate) mod pooled;
+pub(crate) mod readouts;
 pub mod result;
 
 use std::collections::BTreeMap;

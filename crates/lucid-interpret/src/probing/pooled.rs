@@ -16,11 +16,11 @@ use crate::recovery::truth::{TruthConcept, TruthSource};
 const BLOCK: usize = 64;
 
 /// (latent, value) by rising latent.
-pub(super) type Code = Vec<(u32, f64)>;
+pub(crate) type Code = Vec<(u32, f64)>;
 
 /// One half of all pairs of a set.
 #[derive(Debug, Default)]
-pub(super) struct Half {
+pub(crate) struct Half {
     /// `[pairs · width]`.
     pub states: Vec<f64>,
     pub width: usize,
@@ -31,7 +31,7 @@ pub(super) struct Half {
 
 /// All pairs of a set.
 #[derive(Debug, Default)]
-pub(super) struct Set {
+pub(crate) struct Set {
     pub keys: Vec<String>,
     pub vision: Half,
     pub text: Half,
@@ -57,14 +57,14 @@ impl Set {
 }
 
 /// Where the labels of a set come from.
-pub(super) enum Labels<'a> {
+pub(crate) enum Labels<'a> {
     Truth(&'a dyn TruthSource),
     /// Categories of boxes.
     Categories,
 }
 
 /// The names of the boxes of both sets as concepts.
-pub(super) fn categories(sources: [&dyn AnnotatedSource; 2]) -> Vec<TruthConcept> {
+pub(crate) fn categories(sources: [&dyn AnnotatedSource; 2]) -> Vec<TruthConcept> {
     let mut names = BTreeSet::new();
     for source in sources {
         for pair in 0..source.pairs() {
@@ -136,7 +136,7 @@ fn read_pair(
 }
 
 /// Reads a set.
-pub(super) fn read(
+pub(crate) fn read(
     coder: &dyn Coder,
     source: &dyn AnnotatedSource,
     labels: &Labels,

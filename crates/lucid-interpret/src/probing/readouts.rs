@@ -11,14 +11,14 @@ use crate::error::Result;
 use crate::recovery::truth::TruthConcept;
 
 /// Latents of a concept that are looked at.
-pub(super) const LATENTS: usize = 5;
+pub(crate) const LATENTS: usize = 5;
 /// An area that one more latent must add for a concept to count as split.
 const ADDS: f64 = 0.03;
 /// Share of what the codes say along a concept's direction that makes a latent its absorber.
 const ABSORBS: f64 = 0.4;
 
 /// Rankings of the tested pairs that intervals are drawn for.
-pub(super) struct Ranked {
+pub(crate) struct Ranked {
     pub states: Vec<Ranking>,
     pub codes: Vec<Ranking>,
     pub one: Vec<Ranking>,
@@ -30,7 +30,7 @@ fn targets(half: &Half, rows: impl Iterator<Item = usize>, concepts: &[usize], a
 }
 
 /// Concepts that some pairs of both sets hold and some do not.
-pub(super) fn varying(fit: &Half, test: &Half, all: usize) -> Vec<usize> {
+pub(crate) fn varying(fit: &Half, test: &Half, all: usize) -> Vec<usize> {
     let varies = |half: &Half, concept: usize| {
         let held = half.holds.chunks_exact(all).filter(|row| row[concept]).count();
         held > 0 && held < half.holds.len() / all
@@ -39,7 +39,7 @@ pub(super) fn varying(fit: &Half, test: &Half, all: usize) -> Vec<usize> {
 }
 
 /// Latents that fire for some fitted pair, rising.
-pub(super) fn active(codes: &[Code]) -> Vec<u32> {
+pub(crate) fn active(codes: &[Code]) -> Vec<u32> {
     let found: std::collections::BTreeSet<u32> = codes.iter().flatten().map(|&(latent, _)| latent).collect();
     found.into_iter().collect()
 }
@@ -74,7 +74,7 @@ fn correlations(codes: &[Code], latents: &[u32], y: &[f64], count: usize) -> Vec
 }
 
 /// Of every target the latents by falling |correlation|, with its sign; ties to the lower index.
-pub(super) fn nearest(codes: &[Code], latents: &[u32], y: &[f64], count: usize, keep: usize) -> Vec<Vec<(u32, f64)>> {
+pub(crate) fn nearest(codes: &[Code], latents: &[u32], y: &[f64], count: usize, keep: usize) -> Vec<Vec<(u32, f64)>> {
     let by_target = correlations(codes, latents, y, count);
     let of = |row: &[f64]| {
         let mut order: Vec<usize> = (0..row.len()).collect();
@@ -89,7 +89,7 @@ fn value(code: &Code, latent: u32) -> f64 {
 }
 
 /// Probes of one modality, and the rankings behind them; `None` where no concept varies in both sets.
-pub(super) fn probe_half(
+pub(crate) fn probe_half(
     coder: &dyn Coder,
     modality: Modality,
     concepts: &[TruthConcept],
@@ -193,7 +193,7 @@ pub(super) fn probe_half(
     Ok(Some((summary(probes), ranked)))
 }
 
-pub(super) fn codes_of(half: &Half, latents: Vec<u32>) -> Columns<'_> {
+pub(crate) fn codes_of(half: &Half, latents: Vec<u32>) -> Columns<'_> {
     Columns { codes: &half.codes, latents }
 }
 

@@ -87,6 +87,7 @@ test('the public functions are those of the interface', () => {
       'splitStore',
       'train',
       'trainMany',
+      'watchReport',
     ].sort(),
   )
   expect(Object.keys(kernels).sort()).toEqual(

@@ -29,10 +29,11 @@ export interface CocoDataset {
 
 /**
  * A folder of images with captions in `captions.jsonl`, `.csv` or `.tsv` (fields `file` and `caption`) or in a `.txt`
- * beside each image.
+ * beside each image. `captions: false` reads none, and the name of a file stands for its caption: for pictures to interpret, not to
+ * train on.
  */
 export interface FolderDataset {
-  folder: string | { images: string; captions?: string }
+  folder: string | { images: string; captions?: string | boolean }
 }
 
 /**
@@ -103,7 +104,7 @@ interface Form {
   beside?: readonly string[]
 }
 
-type FieldType = 'text' | 'number' | 'texts' | 'flag'
+type FieldType = 'text' | 'number' | 'texts' | 'flag' | 'textOrFlag'
 
 /** @internal The kinds of data sets; a new one is a line here and an interface above. */
 export const datasetForms: Readonly<Record<string, Form>> = {
@@ -112,7 +113,7 @@ export const datasetForms: Readonly<Record<string, Form>> = {
     fields: { images: 'text', captions: 'text', instances: 'text', panoptic: 'text' },
     needed: ['images', 'captions'],
   },
-  folder: { text: true, fields: { images: 'text', captions: 'text' }, needed: ['images'] },
+  folder: { text: true, fields: { images: 'text', captions: 'textOrFlag' }, needed: ['images'] },
   webdataset: {
     text: true,
     list: true,
@@ -134,6 +135,7 @@ const checks: Readonly<Record<FieldType, readonly [(value: unknown) => boolean, 
   text: [isText, 'a text'],
   number: [(value) => typeof value === 'number' || typeof value === 'bigint', 'a number'],
   texts: [(value) => isText(value) || isTexts(value), 'a text or a list of texts'],
+  textOrFlag: [(value) => isText(value) || typeof value === 'boolean', 'a text, or false for no captions'],
   flag: [(value) => typeof value === 'boolean', 'true or false'],
 }
 

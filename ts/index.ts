@@ -61,6 +61,7 @@ export {
   type SteerOptions,
 } from './explore.js'
 export { type ExtractionSummary, type ExtractOptions, extract } from './extract.js'
+export type { Figures, FiguresOptions } from './figures/index.js'
 export {
   type ActivationInput,
   type ArraySource,
@@ -111,6 +112,7 @@ export {
   type ReadoutAreas,
   type Stability,
 } from './probe.js'
+export { type WatchEvent, type WatchOptions, watchReport } from './report/watch.js'
 export {
   type Cell,
   type Column,

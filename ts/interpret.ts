@@ -4,6 +4,7 @@ import type { DeviceChoice } from './device.js'
 import { call, LucidError, optionError } from './errors.js'
 import type { Evaluation, LabelScore } from './evaluation.js'
 import type { WorkEvent } from './events.js'
+import type { Figures, FiguresOptions } from './figures/index.js'
 import { type Model, modelOf } from './model.js'
 import { type NativeAtlas, native } from './native.js'
 import { type Control, checkOptions, toJson } from './options.js'
@@ -244,6 +245,15 @@ export class Atlas implements AsyncDisposable {
   async report(folder: string, options: ReportOptions = {}): Promise<void> {
     const { writeReport } = await import('./report/index.js')
     await writeReport(this, options, folder)
+  }
+
+  /**
+   * Writes the paper's pictures for this model: Figures 3 to 7 as SVG and Tables 1 and 5 as Markdown. Figure 5 needs an atlas over
+   * pictures from elsewhere.
+   */
+  async figures(folder: string, options: FiguresOptions = {}): Promise<Figures> {
+    const { writeFigures } = await import('./figures/index.js')
+    return writeFigures(this, options, folder)
   }
 
   /** Writes the atlas folder under `path`, by rename once it is complete. */

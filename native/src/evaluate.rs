@@ -107,6 +107,9 @@ impl ActivationSource for WithBoxes {
     fn fingerprint(&self) -> String {
         self.store.fingerprint()
     }
+    fn origin(&self) -> Option<serde_json::Value> {
+        self.store.origin()
+    }
     fn key(&self, pair: usize) -> &str {
         self.store.key(pair)
     }

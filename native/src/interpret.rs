@@ -202,7 +202,14 @@ pub fn start_interpret(options: String, model: &NativeModel) -> Result<NativeJob
                 let name = format!("lucid-interpret-{}-{:p}", std::process::id(), Arc::as_ptr(shared));
                 let path = std::env::temp_dir().join(name);
                 let dataset = open_dataset_with(&spec, OnBad::Stop)?;
-                let extract = ExtractOptions { max_pairs: options.max_images, ..ExtractOptions::new(&path) };
+                let mut extract = ExtractOptions { max_pairs: options.max_images, ..ExtractOptions::new(&path) };
+                // The states that the model was trained on, wherever the backbone would look by itself.
+                if let Some(origin) = &model.provenance.origin {
+                    check_backbone(&origin["backbone"], &backbone)?;
+                    let hooks = ["vision", "text"].map(|tower| origin["hooks"][tower].as_str());
+                    extract.layers = hooks.into_iter().flatten().map(str::to_owned).collect();
+                    extract.keep_eos = origin["keepEos"].as_bool().unwrap_or(extract.keep_eos);
+                }
                 temporary = Some(Temporary(path.clone()));
                 lucid_vlm::extract(&backbone, &*dataset, &extract, &**shared)?;
                 path

@@ -74,6 +74,7 @@ export function addDatasetOptions(command: Command): Command {
     .option('--edits', 'scenes: every second one is the one before with one attribute changed')
     .option('--images <folder>', 'coco, folder, flickr, cc3m: where the images are')
     .option('--captions <file>', 'coco, folder, flickr, cc3m: captions')
+    .option('--no-captions', "folder: read none; a file's name stands for its caption (to interpret, not to train)")
     .option('--instances <file>', 'coco: instances, for boxes')
     .option('--panoptic <file>', 'coco: panoptic segments, for boxes of stuff')
     .option(

@@ -1,7 +1,7 @@
 /** Writes the report: one folder that opens from disk and needs no network. */
 
 import { existsSync } from 'node:fs'
-import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { AtlasHit } from '../atlas-data.js'
@@ -10,6 +10,7 @@ import { LucidError, optionError } from '../errors.js'
 import type { Atlas, ReportOptions } from '../interpret.js'
 import { reportNumbers } from './numbers.js'
 import { pairsOf } from './pairs.js'
+import { type RunFolder, readRun } from './run-log.js'
 import type {
   ReportComparison,
   ReportConceptDetail,
@@ -17,14 +18,12 @@ import type {
   ReportHit,
   ReportLatentDetail,
   ReportPair,
-  ReportStep,
 } from './schema.js'
 
 /** Latents and concepts whose details share a script: a page loads about 100 kB. */
 const CHUNK = 32
 /** A pair with its plan is a few kilobytes. */
 const PAIRS_CHUNK = 8
-const CURVE_POINTS = 400
 const START = { latents: 16, concepts: 12 }
 
 /** What a report needs of an atlas. */
@@ -39,7 +38,11 @@ const NO_PICTURE =
  * Writes the report of an atlas to `folder`, by rename once it is complete. A report that lies there is replaced;
  * anything else is left alone (`E_BUSY`).
  */
-export async function writeReport(atlas: ReportAtlas, options: ReportOptions, folder: string): Promise<void> {
+export async function writeReport(
+  atlas: ReportAtlas,
+  options: ReportOptions & Pick<ReportData, 'watching'>,
+  folder: string,
+): Promise<void> {
   if (typeof folder !== 'string' || folder === '') throw optionError('folder', folder, 'a folder to write')
   const target = resolve(folder)
   if (existsSync(target) && !existsSync(join(target, 'data', 'report.json'))) {
@@ -160,8 +163,12 @@ function hits(atlas: ReportAtlas, entries: readonly AtlasHit[]): ReportHit[] {
   })
 }
 
-async function reportData(atlas: ReportAtlas, options: ReportOptions): Promise<ReportData> {
-  const run = options.run === undefined ? undefined : await readRun(options.run)
+async function reportData(
+  atlas: ReportAtlas,
+  options: ReportOptions & Pick<ReportData, 'watching'>,
+): Promise<ReportData> {
+  const { watching } = options
+  const run = options.run === undefined ? undefined : await readRun(options.run, watching !== undefined)
   const evaluation = options.evaluation ?? null
   const { data } = atlas
   const shared = data.latents.filter((latent) => latent.label !== null)
@@ -176,6 +183,7 @@ async function reportData(atlas: ReportAtlas, options: ReportOptions): Promise<R
     created: new Date().toISOString().slice(0, 10),
     version: data.version,
     notes: [...(options.notes ?? [])],
+    ...(watching === undefined ? {} : { watching }),
     facts: facts(atlas, run),
     numbers: evaluation ? reportNumbers(evaluation, options.baseline) : [],
     evaluation,
@@ -227,67 +235,20 @@ async function comparison({ compare, baseline }: ReportOptions): Promise<ReportC
   return { reason: 'no second run was given to the report' }
 }
 
-interface RunFolder {
-  config: { [name: string]: unknown }
-  curves: ReportStep[]
-}
-
 function facts(atlas: ReportAtlas, run: RunFolder | undefined): ReportData['facts'] {
   const config = run?.config ?? {}
   const text = (name: string): string => String(config[name])
-  const list = [
-    { name: 'pictures looked at', value: String(atlas.data.store.pairs) },
-    { name: 'concepts', value: String(atlas.data.concepts.length) },
-  ]
-  if (run) {
+  const list: ReportData['facts'] = []
+  if (atlas.data.store.pairs > 0) {
+    list.push({ name: 'pictures looked at', value: String(atlas.data.store.pairs) })
+    list.push({ name: 'concepts', value: String(atlas.data.concepts.length) })
+  }
+  if (run && Object.keys(config).length > 0) {
     list.push({ name: 'preset', value: text('preset') })
     list.push({ name: 'latents', value: `${text('dShared')} shared + ${text('dPrivate')} private, each modality` })
     list.push({ name: 'k', value: `${text('kShared')} + ${text('kPrivate')}` })
-    const last = run.curves.at(-1)
-    if (last) list.push({ name: 'steps', value: String(last.step) })
   }
+  const last = run?.curves.at(-1)
+  if (last) list.push({ name: 'steps', value: String(last.step) })
   return list
-}
-
-/** The configuration and the loss curves of a run folder. */
-async function readRun(folder: string): Promise<RunFolder> {
-  const path = join(folder, 'config.json')
-  let config: { [name: string]: unknown }
-  try {
-    config = JSON.parse(await readFile(path, 'utf8')) as { [name: string]: unknown }
-  } catch (error) {
-    throw new LucidError('E_DAMAGED', `cannot read ${path}: ${(error as Error).message}`, {
-      details: { file: path },
-      hint: 'run is the folder given to train as out',
-    })
-  }
-  const log = join(folder, 'metrics.jsonl')
-  const lines = existsSync(log) ? (await readFile(log, 'utf8')).split('\n') : []
-  const steps = lines.flatMap(stepOf)
-  const every = Math.max(1, Math.ceil(steps.length / CURVE_POINTS))
-  return { config, curves: steps.filter((_, i) => i % every === 0 || i === steps.length - 1) }
-}
-
-/** `self_vision` → `selfVision`. */
-const camel = (name: string): string => name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
-
-/** A line of metrics.jsonl as a point of the curves; lines of other events, or half written ones, are none. */
-function stepOf(line: string): ReportStep[] {
-  if (line.trim() === '') return []
-  try {
-    const event = JSON.parse(line) as {
-      type?: string
-      step: number
-      losses?: { [name: string]: number }
-      r2?: { vision?: number; text?: number }
-    }
-    if (event.type !== 'step' || !event.losses) return []
-    const point: ReportStep = { step: event.step }
-    for (const [name, value] of Object.entries(event.losses)) point[camel(name)] = value
-    if (event.r2?.vision !== undefined) point.r2Vision = event.r2.vision
-    if (event.r2?.text !== undefined) point.r2Text = event.r2.text
-    return [point]
-  } catch {
-    return []
-  }
 }

@@ -139,6 +139,18 @@ export interface ReportComparison {
   config: { [name: string]: unknown }
 }
 
+/** How far a run in training is; the page looks again every so many seconds until it is done. */
+export interface ReportWatching {
+  run: string
+  step: number
+  /** 0 until the run says how many it will take. */
+  steps: number
+  done: boolean
+  every: number
+  /** When this was written, ISO 8601. */
+  at: string
+}
+
 /** Everything the first paint needs. */
 export interface ReportData {
   format: 2
@@ -148,6 +160,8 @@ export interface ReportData {
   /** Sentences a reader has to know before the numbers, e.g. that a backbone is synthetic. */
   notes: string[]
   facts: { name: string; value: string }[]
+  /** Set where the report follows a run in training. */
+  watching?: ReportWatching
   numbers: ReportNumber[]
   evaluation: Evaluation | null
   curves: ReportStep[]

@@ -283,7 +283,7 @@ impl DataError {
             Self::NonFinite { .. } => "the backbone or the exported file produced NaN or infinity here: run it in float32, or leave this pair out".to_string(),
             Self::Overflow { .. } => "store with precision f32 or bf16".to_string(),
             Self::Empty { .. } => "leave the pair out: every image needs at least one patch and every caption at least one valid token".to_string(),
-            Self::NoCaption { .. } => "add a caption, or leave such images out with onBad 'skip'".to_string(),
+            Self::NoCaption { .. } => "add a caption, leave such images out with onBad 'skip', or read none from a folder with captions: false (to interpret, not to train)".to_string(),
             Self::Image { .. } => "repair or remove the image, or leave such images out with onBad 'skip'".to_string(),
             Self::Dataset { .. } => "see docs/data.md for the data sets that are read, or leave such records out with onBad 'skip'".to_string(),
             Self::Format { fix, .. } | Self::Unfinished { fix, .. } => fix.clone(),

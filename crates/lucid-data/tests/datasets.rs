@@ -19,7 +19,7 @@ fn real(test: &str, name: &str) -> Option<PathBuf> {
 }
 
 fn folder(images: &Path) -> DatasetSpec {
-    DatasetSpec::Folder(FolderSpec { images: images.into(), captions: None })
+    DatasetSpec::Folder(FolderSpec { images: images.into(), captions: None, uncaptioned: false })
 }
 
 fn error_code(spec: &DatasetSpec) -> (&'static str, String) {
@@ -216,8 +216,12 @@ fn folders_read_every_kind_of_caption_file_alike() {
             three_images(&images);
             let file = if explicit { dir.path().join(name) } else { images.join(name) };
             fs::write(&file, format!("\u{feff}{content}")).unwrap();
-            let set =
-                open_dataset(&DatasetSpec::Folder(FolderSpec { images, captions: explicit.then_some(file) })).unwrap();
+            let set = open_dataset(&DatasetSpec::Folder(FolderSpec {
+                images,
+                captions: explicit.then_some(file),
+                uncaptioned: false,
+            }))
+            .unwrap();
             let read: Vec<_> =
                 (0..set.len()).map(|i| set.pair(i).unwrap()).map(|p| (p.key, p.captions.join("|"))).collect();
             let expected = [("1.png", "one"), ("2.png", "two|zwei, \"deux\""), ("10.png", "ten")]
@@ -338,4 +342,32 @@ fn shapeworld_opens_as_a_folder() {
     assert_eq!(first.boxes[0].category.as_deref(), Some("yellow ellipse"));
     let (width, _) = first.size.unwrap();
     assert!((first.boxes[0].x / f64::from(width) - 0.358760417122722).abs() < 1e-12);
+}
+
+#[test]
+fn a_folder_without_captions_is_read_by_the_names_of_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["IMG_0012.jpg", "red-kite 2.png", "---.png", "deep/cat.webp"] {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"no picture, and not read here").unwrap();
+    }
+    let spec: DatasetSpec = serde_json::from_value(serde_json::json!({
+        "folder": { "images": folder.path(), "captions": false }
+    }))
+    .unwrap();
+    let set = open_dataset(&spec).unwrap();
+    let found: Vec<(String, Vec<String>)> =
+        (0..set.len()).map(|i| set.pair(i).unwrap()).map(|pair| (pair.key, pair.captions)).collect();
+    let expected = [
+        ("---.png", "picture"),
+        ("IMG_0012.jpg", "IMG 0012"),
+        ("red-kite 2.png", "red kite 2"),
+        ("deep/cat.webp", "cat"),
+    ];
+    assert_eq!(found, expected.map(|(key, caption)| (key.to_owned(), vec![caption.to_owned()])));
+    assert_eq!(serde_json::to_value(&spec).unwrap()["folder"]["captions"], false);
+    // Without the flag such a folder has no pair.
+    let plain = DatasetSpec::Folder(FolderSpec { images: folder.path().into(), captions: None, uncaptioned: false });
+    assert_eq!(error_code(&plain).0, "E_NO_CAPTION");
 }

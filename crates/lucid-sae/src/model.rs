@@ -30,6 +30,9 @@ pub struct Provenance {
     pub store: String,
     /// Pairs of the store.
     pub pairs: usize,
+    /// How its states came about, where that is known: backbone, hooks and whether the end of a sentence is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<serde_json::Value>,
     /// Steps trained.
     pub steps: usize,
     /// Version of this crate.

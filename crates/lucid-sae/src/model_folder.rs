@@ -65,6 +65,8 @@ struct Versions {
 struct Store {
     fingerprint: String,
     pairs: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,7 +137,11 @@ fn describe(model: &Model, weights: FileDigest) -> Result<String, SaeError> {
         d_vision: model.params.vision.d,
         d_text: model.params.text.d,
         versions: Versions { lucid_sae: provenance.version.clone() },
-        store: Store { fingerprint: provenance.store.clone(), pairs: provenance.pairs },
+        store: Store {
+            fingerprint: provenance.store.clone(),
+            pairs: provenance.pairs,
+            origin: provenance.origin.clone(),
+        },
         training: Training { steps: provenance.steps },
         normalisation: NormalisationNote {
             formula: "(h - mean) * scale".into(),
@@ -217,6 +223,7 @@ pub fn load(path: &Path) -> Result<Model, SaeError> {
         preset: header.preset,
         store: header.store.fingerprint,
         pairs: header.store.pairs,
+        origin: header.store.origin,
         steps: header.training.steps,
         version: header.versions.lucid_sae,
     };

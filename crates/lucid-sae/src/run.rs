@@ -381,6 +381,7 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             preset: self.preset,
             store: self.fingerprint,
             pairs: self.source.pairs(),
+            origin: self.source.origin(),
             steps: done,
             version: env!("CARGO_PKG_VERSION").into(),
         };

@@ -15,15 +15,17 @@ export interface CurvesProps {
   steps: ReportStep[]
   /** Values drawn, where the steps have them. */
   names: string[]
-  /** How the vertical axis runs: by powers of ten (values of 0 are left out), or over a fixed range. */
-  axis: 'log' | [low: number, high: number]
+  /** How the vertical axis runs: by powers of ten (values of 0 are left out), from 0, or over a fixed range. */
+  axis: 'log' | 'count' | [low: number, high: number]
+  /** Whether lines that are 0 throughout are drawn too. */
+  always?: boolean
 }
 
 /** One chart over steps: a line for each named value. */
-export function Curves({ title, steps, names, axis: vertical }: CurvesProps) {
+export function Curves({ title, steps, names, axis: vertical, always = false }: CurvesProps) {
   const box = useRef<HTMLDivElement>(null)
   // A loss that is 0 throughout is switched off.
-  const present = names.filter((name) => steps.some((step) => step[name] !== undefined && step[name] !== 0))
+  const present = names.filter((name) => steps.some((step) => step[name] !== undefined && (always || step[name] !== 0)))
   useEffect(() => {
     const parent = box.current
     if (!parent || present.length === 0) return
@@ -38,7 +40,7 @@ export function Curves({ title, steps, names, axis: vertical }: CurvesProps) {
     const options: uPlot.Options = {
       width: Math.max(280, parent.clientWidth),
       height: 230,
-      scales: { x: { time: false }, y: vertical === 'log' ? { distr: 3 } : { range: vertical } },
+      scales: { x: { time: false }, y: scaleOf(vertical) },
       series: [{ label: 'step' }, ...series],
       axes: [axis, axis],
     }
@@ -55,6 +57,13 @@ export function Curves({ title, steps, names, axis: vertical }: CurvesProps) {
       <div ref={box} role="img" aria-label={spoken(title, steps, present)} />
     </section>
   )
+}
+
+function scaleOf(vertical: CurvesProps['axis']): uPlot.Scale {
+  if (vertical === 'log') return { distr: 3 }
+  // A count of nothing has an axis too.
+  if (vertical === 'count') return { range: (_, __, high) => [0, Math.max(1, high * 1.05)] }
+  return { range: vertical }
 }
 
 /** First and last value of every line, for who cannot see it. */

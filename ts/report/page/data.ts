@@ -24,8 +24,14 @@ export function loadScript(path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const script = document.createElement('script')
     script.src = path
-    script.onload = () => resolve()
-    script.onerror = () => reject(new Error(`${path} is missing from the report folder`))
+    script.onload = () => {
+      script.remove()
+      resolve()
+    }
+    script.onerror = () => {
+      script.remove()
+      reject(new Error(`${path} is missing from the report folder`))
+    }
     document.head.append(script)
   })
 }

@@ -105,7 +105,26 @@ function Theme() {
   )
 }
 
-function App({ data }: { data: ReportData }) {
+/** The data of a report that follows a run is read again until the run is done. */
+function useData(first: ReportData): ReportData {
+  const [data, setData] = useState(first)
+  const { watching } = data
+  useEffect(() => {
+    if (!watching || watching.done) return
+    const look = async () => {
+      // The address changes, so that no copy is taken from a cache.
+      await loadScript(`data/report.js?${Date.now()}`).catch(() => undefined)
+      const found = window.LUCID_REPORT
+      if (found && found.watching?.at !== watching.at) setData(found)
+    }
+    const timer = setInterval(look, Math.max(1000, 1000 * watching.every))
+    return () => clearInterval(timer)
+  }, [watching])
+  return data
+}
+
+function App({ data: first }: { data: ReportData }) {
+  const data = useData(first)
   const hash = useHash()
   const [query, setQuery] = useState('')
   const [view = ''] = hash.replace(/^#\/?/, '').split(/[/?]/)

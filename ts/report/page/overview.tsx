@@ -143,6 +143,46 @@ function Health({ data }: { data: ReportData }) {
   )
 }
 
+/** How far the run is that this page follows. */
+function Watching({ watching }: { watching: NonNullable<ReportData['watching']> }) {
+  const { step, steps, done, at } = watching
+  const time = new Date(at).toLocaleTimeString()
+  return (
+    <section>
+      <h2>{done ? 'Trained' : 'In training'}</h2>
+      {steps > 0 && <progress class="run" max={steps} value={step} aria-label="steps taken" />}
+      <p aria-live="polite">
+        {steps > 0 ? `step ${step} of ${steps}` : 'waiting for the first step'}, as of {time}
+        {done ? '. Interpret the model to see what its latents mean.' : '; this page follows by itself.'}
+      </p>
+    </section>
+  )
+}
+
+/** What was asked for and could not be measured, with the reasons. */
+function Skipped({ data }: { data: ReportData }) {
+  const skipped = Object.entries(data.evaluation?.skipped ?? {})
+  if (skipped.length === 0) return null
+  return (
+    <section>
+      <h2>Not measured</h2>
+      <dl class="skipped">
+        {skipped.map(([path, reason]) => (
+          <div key={path}>
+            <dt>
+              <code>{path}</code>
+            </dt>
+            <dd>{reason}</dd>
+          </div>
+        ))}
+      </dl>
+    </section>
+  )
+}
+
+/** Names of the curves of dead latents, as the log has them. */
+const DEAD = ['sharedPatches', 'sharedTokens', 'privatePatches', 'privateTokens']
+
 /** The first page. */
 export function Overview({ data }: { data: ReportData }) {
   const named = data.latents.filter((latent) => latent.label !== null).length
@@ -161,37 +201,42 @@ export function Overview({ data }: { data: ReportData }) {
             <dd>{fact.value}</dd>
           </div>
         ))}
-        <div>
-          <dt>named latents</dt>
-          <dd>
-            {named} of {data.latents.length} shared
-          </dd>
-        </div>
+        {data.latents.length > 0 && (
+          <div>
+            <dt>named latents</dt>
+            <dd>
+              {named} of {data.latents.length} shared
+            </dd>
+          </div>
+        )}
       </dl>
+      {data.watching && <Watching watching={data.watching} />}
       <Health data={data} />
-      <section>
-        <h2>Look here first</h2>
-        <ul class="tiles cards">
-          {data.start.latents.slice(0, CARDS).map((index) => (
-            <Card key={index} data={data} index={index} />
-          ))}
-        </ul>
-        <p class="chips">
-          {data.start.latents.slice(CARDS).map((index) => {
-            const latent = data.latents.find((candidate) => candidate.latent === index)
-            return (
-              <a class="chip" key={index} href={`#/latent/${index}`}>
-                {latent?.label ?? `latent ${index}`}
+      {data.latents.length > 0 && (
+        <section>
+          <h2>Look here first</h2>
+          <ul class="tiles cards">
+            {data.start.latents.slice(0, CARDS).map((index) => (
+              <Card key={index} data={data} index={index} />
+            ))}
+          </ul>
+          <p class="chips">
+            {data.start.latents.slice(CARDS).map((index) => {
+              const latent = data.latents.find((candidate) => candidate.latent === index)
+              return (
+                <a class="chip" key={index} href={`#/latent/${index}`}>
+                  {latent?.label ?? `latent ${index}`}
+                </a>
+              )
+            })}
+            {data.start.concepts.map((concept) => (
+              <a class="chip quiet" key={concept} href={conceptLink(concept)}>
+                “{concept}”
               </a>
-            )
-          })}
-          {data.start.concepts.map((concept) => (
-            <a class="chip quiet" key={concept} href={conceptLink(concept)}>
-              “{concept}”
-            </a>
-          ))}
-        </p>
-      </section>
+            ))}
+          </p>
+        </section>
+      )}
       {data.numbers.length > 0 && (
         <section>
           <h2>Numbers beside their controls</h2>
@@ -209,7 +254,9 @@ export function Overview({ data }: { data: ReportData }) {
           names={['selfVision', 'selfText', 'crossVision', 'crossText', 'alignVision', 'alignText', 'ot', 'aux']}
         />
         <Curves title="Joint R² of the batch" axis={[-0.2, 1]} steps={data.curves} names={['r2Vision', 'r2Text']} />
+        <Curves title="Dead latents" axis="count" steps={data.curves} names={DEAD} always />
       </section>
+      <Skipped data={data} />
     </main>
   )
 }

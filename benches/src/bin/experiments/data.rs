@@ -41,13 +41,17 @@ pub struct ScenesOptions {
     pub keep_eos: bool,
 }
 
+fn spec(pairs: usize, seed: u64) -> ScenesSpec {
+    ScenesSpec { pairs, seed, split: Split::Train, edits: false }
+}
+
 fn store(backbone: &Backbone, options: &ScenesOptions, pairs: usize, seed: u64, cache: &Path) -> Result<StoreReader> {
     let weights =
         backbone.provenance()["weightsBlake3"].as_str().unwrap_or_default().chars().take(12).collect::<String>();
     let name = format!("{}-{}-{pairs}-{seed}-{}", weights, options.layers.join("+").replace(':', ""), options.keep_eos);
     let folder: PathBuf = cache.join(name);
     if !folder.exists() {
-        let spec = DatasetSpec::Scenes(ScenesSpec { pairs, seed, split: Split::Train });
+        let spec = DatasetSpec::Scenes(spec(pairs, seed));
         let chosen = ExtractOptions {
             layers: options.layers.clone(),
             keep_eos: options.keep_eos,
@@ -83,7 +87,7 @@ pub fn scenes(options: &ScenesOptions, seed: u64, cache: &Path) -> Result<Data> 
         train: Box::new(store(&backbone, options, options.pairs, 1 + 2 * seed, cache)?),
         held_out: Box::new(store(&backbone, options, options.held_out, 2 + 2 * seed, cache)?),
         truth: Box::new(move |source, held_out| {
-            Box::new(ScenesTruth::new(source, if held_out { 2 } else { 1 } + 2 * seed, Split::Train))
+            Box::new(ScenesTruth::new(source, &spec(source.pairs(), if held_out { 2 } else { 1 } + 2 * seed)))
         }),
         library: words(&backbone, options)?,
     })

@@ -28,6 +28,8 @@ pub struct FolderSpec {
     pub images: PathBuf,
     /// The caption file; where absent it is looked for in the folder.
     pub captions: Option<PathBuf>,
+    /// Reads no captions: the name of a file, in words, stands for one.
+    pub uncaptioned: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -42,23 +44,35 @@ enum Form {
 struct Fields {
     images: PathBuf,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    captions: Option<PathBuf>,
+    captions: Option<Captions>,
+}
+
+/// A caption file, or whether captions are read at all.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Captions {
+    Read(bool),
+    File(PathBuf),
 }
 
 impl From<Form> for FolderSpec {
     fn from(form: Form) -> Self {
         match form {
-            Form::Path(images) => Self { images, captions: None },
-            Form::Full(Fields { images, captions }) => Self { images, captions },
+            Form::Path(images) => Self { images, captions: None, uncaptioned: false },
+            Form::Full(Fields { images, captions }) => match captions {
+                Some(Captions::File(file)) => Self { images, captions: Some(file), uncaptioned: false },
+                read => Self { images, captions: None, uncaptioned: matches!(read, Some(Captions::Read(false))) },
+            },
         }
     }
 }
 
 impl From<FolderSpec> for Form {
-    fn from(FolderSpec { images, captions }: FolderSpec) -> Self {
+    fn from(FolderSpec { images, captions, uncaptioned }: FolderSpec) -> Self {
         match captions {
+            None if uncaptioned => Self::Full(Fields { images, captions: Some(Captions::Read(false)) }),
             None => Self::Path(images),
-            captions => Self::Full(Fields { images, captions }),
+            Some(file) => Self::Full(Fields { images, captions: Some(Captions::File(file)) }),
         }
     }
 }
@@ -66,10 +80,11 @@ impl From<FolderSpec> for Form {
 impl Source for FolderSpec {
     /// Records come in natural order of the file names (`2.png` before `10.png`), folder by folder.
     fn open(&self, on_bad: OnBad) -> Result<Box<dyn Dataset>> {
-        let Self { images, captions } = self;
+        let Self { images, captions, uncaptioned } = self;
         let mut reading = Reading { root: images.clone(), collect: Collect::new(on_bad) };
         match captions {
             Some(file) => reading.with_file(images, file, &list(images, true, 0)?)?,
+            None if *uncaptioned => reading.named(&list(images, true, 0)?)?,
             None => reading.folder(images, 0)?,
         }
         let what = || format!("the data set {} (no image with a caption)", images.display());
@@ -77,7 +92,8 @@ impl Source for FolderSpec {
     }
 
     fn portable(&self) -> Self {
-        Self { images: last(&self.images), captions: self.captions.as_deref().map(last) }
+        let captions = self.captions.as_deref().map(last);
+        Self { images: last(&self.images), captions, uncaptioned: self.uncaptioned }
     }
 }
 
@@ -157,6 +173,17 @@ impl Reading {
         }
         if depth < MAX_DEPTH {
             listing.folders.iter().try_for_each(|f| self.folder(f, depth + 1))?;
+        }
+        Ok(())
+    }
+
+    /// No captions: the names of the files, in words.
+    fn named(&mut self, listing: &Listing) -> Result<()> {
+        for image in &listing.images {
+            let stem = image.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            let words: Vec<&str> = stem.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+            let caption = if words.is_empty() { "picture".to_owned() } else { words.join(" ") };
+            self.take(image, vec![caption], Vec::new(), None, None)?;
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ macro_rules! table {
         /// ```
         /// use lucid_data::{DatasetSpec, FolderSpec};
         /// let spec: DatasetSpec = serde_json::from_str(r#"{ "folder": "photos" }"#).unwrap();
-        /// assert_eq!(spec, DatasetSpec::Folder(FolderSpec { images: "photos".into(), captions: None }));
+        /// assert_eq!(spec, DatasetSpec::Folder(FolderSpec { images: "photos".into(), captions: None, uncaptioned: false }));
         /// ```
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(try_from = "Value", into = "Value")]

@@ -171,6 +171,10 @@ pub trait ActivationSource: Send + Sync {
     fn statistics(&self) -> Statistics;
     /// A hash of the content, 64 hexadecimal digits; it changes when any activation does.
     fn fingerprint(&self) -> String;
+    /// How the states came about, where that is known: `backbone`, `hooks` and `keepEos` of the store's provenance.
+    fn origin(&self) -> Option<serde_json::Value> {
+        None
+    }
     /// File name or key of a pair's image.
     fn key(&self, pair: usize) -> &str;
 }

@@ -222,6 +222,13 @@ impl ActivationSource for StoreReader {
     fn fingerprint(&self) -> String {
         self.manifest.fingerprint.clone()
     }
+    fn origin(&self) -> Option<serde_json::Value> {
+        let from = &self.manifest.provenance;
+        from.get("backbone")?;
+        let known =
+            ["backbone", "hooks", "keepEos"].into_iter().filter_map(|name| Some((name, from.get(name)?.clone())));
+        Some(known.map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into())
+    }
     fn key(&self, pair: usize) -> &str {
         &self.infos[pair].key
     }

@@ -144,6 +144,9 @@ impl ActivationSource for SharedReads<'_> {
     fn fingerprint(&self) -> String {
         self.source.fingerprint()
     }
+    fn origin(&self) -> Option<serde_json::Value> {
+        self.source.origin()
+    }
     fn key(&self, pair: usize) -> &str {
         self.source.key(pair)
     }

@@ -178,6 +178,10 @@ impl Dataset for Given {
         Ok(self.0[index].clone())
     }
     fn spec(&self) -> DatasetSpec {
-        DatasetSpec::Folder(FolderSpec { images: "/somewhere/private/photos".into(), captions: None })
+        DatasetSpec::Folder(FolderSpec {
+            images: "/somewhere/private/photos".into(),
+            captions: None,
+            uncaptioned: false,
+        })
     }
 }

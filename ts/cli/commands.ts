@@ -177,6 +177,7 @@ function addEvaluate(root: Command): void {
     .option('--targets <list>', 'union, largest, best, category, phrase', toList)
     .option('--heatmaps <list>', 'plan-max, code, concept, plan-sum', toList)
     .option('--seed <seed>', 'seed of the shuffled captions', toInteger)
+    .option('--fit-on <folder>', 'store to fit ridge maps on: what a linear map reaches stands beside cross R²')
     .option('--bootstrap <count>', 'resamples of the confidence intervals (1000); 0 = none', toInteger)
     .option('--out <folder>', 'folder for evaluation.json')
   addCommonOptions(addDeviceOptions(command))

@@ -9,6 +9,25 @@ const COLOURS = ['#2f6fdf', '#d1495b', '#3a9d5d', '#b07d12', '#8457c9', '#0f8b8d
 /** Lines are told apart without colour too. */
 const DASHES = [[], [6, 3], [2, 2], [9, 3, 2, 3]]
 
+/** What the lines are called; others keep the name of the log. */
+const LABELS: { [name: string]: string } = {
+  selfVision: 'patches, self',
+  selfText: 'tokens, self',
+  crossVision: 'patches from words',
+  crossText: 'words from patches',
+  alignVision: 'align, patches',
+  alignText: 'align, tokens',
+  ot: 'transport cost',
+  aux: 'auxiliary',
+  r2Vision: 'patches',
+  r2Text: 'tokens',
+  sharedPatches: 'shared, patches',
+  sharedTokens: 'shared, tokens',
+  privatePatches: 'private, patches',
+  privateTokens: 'private, tokens',
+}
+const label = (name: string): string => LABELS[name] ?? name
+
 /** Props of {@link Curves}. */
 export interface CurvesProps {
   title: string
@@ -32,7 +51,7 @@ export function Curves({ title, steps, names, axis: vertical, always = false }: 
     const ink = getComputedStyle(parent).color
     const axis = { stroke: ink, grid: { stroke: 'rgba(128,128,128,.2)' }, ticks: { stroke: 'rgba(128,128,128,.2)' } }
     const series = present.map((name, i) => ({
-      label: name,
+      label: label(name),
       stroke: COLOURS[i % COLOURS.length] ?? ink,
       width: 1.5,
       dash: DASHES[i % DASHES.length] ?? [],
@@ -51,6 +70,14 @@ export function Curves({ title, steps, names, axis: vertical, always = false }: 
     return () => chart.destroy()
   }, [steps])
   if (present.length === 0) return null
+  if (always && present.every((name) => steps.every((step) => (step[name] ?? 0) === 0))) {
+    return (
+      <section class="curve">
+        <h3>{title}</h3>
+        <p class="quiet">None at any step.</p>
+      </section>
+    )
+  }
   return (
     <section class="curve">
       <h3>{title}</h3>
@@ -70,5 +97,5 @@ function scaleOf(vertical: CurvesProps['axis']): uPlot.Scale {
 function spoken(title: string, steps: ReportStep[], names: string[]): string {
   const [first, last] = [steps[0], steps[steps.length - 1]]
   const value = (step: ReportStep | undefined, name: string): string => step?.[name]?.toPrecision(3) ?? 'nothing'
-  return `${title}: ${names.map((name) => `${name} from ${value(first, name)} to ${value(last, name)}`).join(', ')}`
+  return `${title}: ${names.map((name) => `${label(name)} from ${value(first, name)} to ${value(last, name)}`).join(', ')}`
 }

@@ -52,14 +52,16 @@ function Numbers({ numbers }: { numbers: ReportNumber[] }) {
 function health({ evaluation, latents }: ReportData): { faults: string[]; right: string[] } {
   const faults: string[] = []
   const right = new Set<string>()
+  const few: string[] = []
   for (const modality of ['vision', 'text'] as const) {
     const dead = evaluation?.sparsity?.[modality]?.dead.shared
     if (dead === undefined) continue
     const where = modality === 'vision' ? 'patch' : 'token'
     if (dead > latents.length / 4) {
       faults.push(`${dead} of ${latents.length} shared latents fire on no ${where} of the evaluation set.`)
-    } else right.add(`few dead latents (${where}: ${dead} of ${latents.length})`)
+    } else few.push(`${dead} on no ${where}`)
   }
+  if (few.length > 0) right.add(`few dead latents (of ${latents.length} fire ${few.join(', ')})`)
   for (const [way, where] of [
     ['t2i', 'tokens'],
     ['i2t', 'patches'],

@@ -57,6 +57,7 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
       intervals?.[`r2.${modality}.joint`],
     )
   const phrase = grounding?.['plan-max']?.phrase
+  const mask = evaluation.maskGrounding?.['plan-max']?.phrase
   const union = grounding?.['plan-max']?.union
   const ground = phrase ?? union
   const kinds = Object.entries(truth?.kinds ?? {}).flatMap(([kind, recovery]) =>
@@ -118,6 +119,17 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
       ],
       'Share of the caption’s heat inside the boxes of what it names.',
       intervals?.[`grounding.plan-max.${phrase ? 'phrase' : 'union'}.massAtObj`],
+    ),
+    ...row(
+      'heat on the object’s very pixels (phrases)',
+      mask?.massAtObj,
+      [
+        ['uniform heat', mask?.controls.uniform.massAtObj],
+        ['with another pair’s caption', mask?.controls.shuffledCaption?.massAtObj],
+        ['best possible', mask?.controls.oracle.massAtObj],
+      ],
+      'The same against the exact masks of what the boxes enclose.',
+      intervals?.['maskGrounding.plan-max.phrase.massAtObj'],
     ),
     ...row(
       'the right picture first, of its caption',

@@ -84,23 +84,27 @@ export const l0 = (modality: Modality): Named => ({
 export interface Grounded {
   readonly map: string
   readonly target: string
+  /** Against exact masks in place of boxes. */
+  readonly masks?: boolean
 }
+
+const part = ({ masks }: Grounded): 'grounding' | 'maskGrounding' => (masks ? 'maskGrounding' : 'grounding')
 
 type Which = 'own' | keyof Grounding['controls']
 
-const scoreOf = (evaluation: Evaluation, { map, target }: Grounded, which: Which): GroundingScore | undefined => {
-  const found = evaluation.grounding?.[map]?.[target]
+const scoreOf = (evaluation: Evaluation, of: Grounded, which: Which): GroundingScore | undefined => {
+  const found = evaluation[part(of)]?.[of.map]?.[of.target]
   return which === 'own' ? found : found?.controls[which]
 }
 
 export const grounding = (of: Grounded, metric: keyof GroundingScore, which: Which = 'own'): Named => ({
-  path: `grounding.${of.map}.${of.target}`,
+  path: `${part(of)}.${of.map}.${of.target}`,
   read: (evaluation) => scoreOf(evaluation, of, which)?.[metric],
 })
 
 /** A grounding score above that of the same kind of map from another pair's caption. */
 export const groundingGain = (of: Grounded, metric: keyof GroundingScore): Named => ({
-  path: `grounding.${of.map}.${of.target}.controls.shuffledCaption`,
+  path: `${part(of)}.${of.map}.${of.target}.controls.shuffledCaption`,
   read: (evaluation) =>
     minus(scoreOf(evaluation, of, 'own')?.[metric], scoreOf(evaluation, of, 'shuffledCaption')?.[metric]),
 })

@@ -11,6 +11,7 @@ use crate::error::{InterpretError, Result};
 use crate::evaluation::{Evaluation, Tokens};
 use crate::evaluation_totals::Totals;
 use crate::grounding::heat::HeatMap;
+use crate::grounding::mask::Mask;
 use crate::grounding::queries::{TargetMode, has_boxes};
 use crate::grounding::{Matched, PairGrounding, ground_pair};
 use crate::metrics::cross::{Coded, PairCross, pair_cross};
@@ -85,6 +86,7 @@ pub(crate) struct PairResult {
     pub(crate) t2v: PairCross,
     pub(crate) v2t: PairCross,
     pub(crate) grounding: PairGrounding,
+    pub(crate) mask_grounding: PairGrounding,
     pub(crate) truth: Option<(PairTruth, Vec<LinkScore>)>,
     pub(crate) pooled: PooledPair,
     pub(crate) key: String,
@@ -171,14 +173,20 @@ impl Measure<'_> {
                 pair: source.key(pair).to_owned(),
             });
         }
-        let grounding = if self.grounding {
+        let (grounding, mask_grounding) = if self.grounding {
             let matched = Matched { plan: &plan, vision: &vision, text: &text };
             let mismatched =
                 wrong.as_ref().map(|(other, _, codes, plan)| (*other, Matched { plan, vision: &vision, text: codes }));
             let mismatched = mismatched.as_ref().map(|(other, matched)| (*other, matched));
-            ground_pair(source, pair, &self.targets, &self.heatmaps, &matched, mismatched)
+            let ground = |masks: Option<&[Mask]>| {
+                ground_pair(source, pair, masks, &self.targets, &self.heatmaps, &matched, mismatched)
+            };
+            // Boxes from elsewhere have no masks.
+            let masks = self.truth.and_then(|truth| truth.masks(pair));
+            let masks = masks.filter(|masks| masks.len() == source.info(pair).boxes.len());
+            (ground(None), masks.map(|masks| ground(Some(&masks))).unwrap_or_default())
         } else {
-            PairGrounding::default()
+            (PairGrounding::default(), PairGrounding::default())
         };
         let truth = match self.truth {
             Some(truth) => {
@@ -190,7 +198,19 @@ impl Measure<'_> {
         };
         let key = source.key(pair).to_owned();
         let pooled = PooledPair::new(self.seed, &key, &vision, &text, &vision_states, coder.width(Modality::Vision));
-        Ok(PairResult { pooled, key, vision, text, vision_errors, text_errors, t2v, v2t, grounding, truth })
+        Ok(PairResult {
+            pooled,
+            key,
+            vision,
+            text,
+            vision_errors,
+            text_errors,
+            t2v,
+            v2t,
+            grounding,
+            mask_grounding,
+            truth,
+        })
     }
 }
 

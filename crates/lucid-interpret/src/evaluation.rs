@@ -425,6 +425,9 @@ pub struct Evaluation {
     /// Heat map → target → scores.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub grounding: BTreeMap<String, BTreeMap<String, Grounding>>,
+    /// The same against the exact masks of what the boxes enclose, where those are known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mask_grounding: BTreeMap<String, BTreeMap<String, Grounding>>,
     /// Largest firing frequencies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maxfreq: Option<MaxFrequency>,

@@ -30,6 +30,7 @@ pub(crate) struct Totals {
     vision_activity: Activity,
     text_activity: Activity,
     grounding: GroundingTotal,
+    mask_grounding: GroundingTotal,
     recovery: Option<RecoveryTotal>,
     pool: Pool,
     bootstrap: Bootstrap,
@@ -47,6 +48,7 @@ impl Totals {
             vision_activity: activity.clone(),
             text_activity: activity,
             grounding: GroundingTotal::default(),
+            mask_grounding: GroundingTotal::default(),
             recovery: truth.map(|truth| RecoveryTotal::new(truth, coder)),
             pool: Pool::default(),
             bootstrap: Bootstrap::new(options.bootstrap, options.seed),
@@ -62,6 +64,7 @@ impl Totals {
         self.vision_activity.add(&pair.vision);
         self.text_activity.add(&pair.text);
         self.grounding.add(&pair.grounding);
+        self.mask_grounding.add(&pair.mask_grounding);
         if let (Some(recovery), Some((truth, links))) = (&mut self.recovery, &pair.truth) {
             recovery.add(truth, &pair.vision, &pair.text, links);
         }
@@ -96,7 +99,9 @@ impl Totals {
             add(&format!("sparsity.{name}.l0.shared"), Form::Ratio, shared as f64, tokens);
             add(&format!("sparsity.{name}.l0.private"), Form::Ratio, (codes.entries() - shared) as f64, tokens);
         }
-        pair.grounding.for_each(|path, value| add(path, Form::Ratio, value, 1.0));
+        for (part, grounding) in [("grounding", &pair.grounding), ("maskGrounding", &pair.mask_grounding)] {
+            grounding.for_each(part, |path, value| add(path, Form::Ratio, value, 1.0));
+        }
     }
 
     pub(crate) fn finish(mut self, measure: &Measure, options: &EvaluateOptions, tokens: Tokens) -> Evaluation {
@@ -213,6 +218,7 @@ impl Totals {
             cross,
             delta_leak,
             grounding: self.grounding.finish(),
+            mask_grounding: self.mask_grounding.finish(),
             maxfreq,
             sparsity,
             truth,

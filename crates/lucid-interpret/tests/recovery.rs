@@ -207,6 +207,19 @@ fn scenes_give_the_truth_of_patches_words_and_links() {
     assert!(uniform("background") > 0.6, "{}", uniform("background"));
     let best = &evaluation.grounding["plan-max"]["best"];
     assert!(best.score.point_at1 > best.controls.shuffled_caption.unwrap().point_at1, "{best:?}");
+    // A mask is smaller than its box, and patches that show a concept lie in it.
+    for (map, targets) in &evaluation.grounding {
+        for (target, boxed) in targets {
+            let masked = &evaluation.mask_grounding[map][target];
+            assert_eq!((masked.images, masked.queries), (boxed.images, boxed.queries));
+            assert!(masked.controls.uniform.mass_at_obj < boxed.controls.uniform.mass_at_obj, "{map} {target}");
+            assert!(masked.score.mass_at_obj <= boxed.score.mass_at_obj + 1e-9, "{map} {target}");
+        }
+    }
+    let (boxed, masked) = (&evaluation.grounding["code"]["best"], &evaluation.mask_grounding["code"]["best"]);
+    let gain = |of: &lucid_interpret::evaluation::Grounding| of.score.mass_at_obj / of.controls.uniform.mass_at_obj;
+    assert!(gain(masked) > gain(boxed), "{masked:?} {boxed:?}");
+    assert!(evaluation.intervals.contains_key("maskGrounding.plan-max.best.massAtObj"));
 }
 
 #[test]

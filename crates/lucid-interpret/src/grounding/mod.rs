@@ -5,6 +5,7 @@
 
 pub mod geometry;
 pub mod heat;
+pub mod mask;
 pub mod queries;
 pub mod score;
 
@@ -16,6 +17,7 @@ use crate::coder::{PairPlan, SparseCodes};
 use crate::evaluation::{Grounding, GroundingControls, GroundingScore};
 use crate::exact_sum::ExactMean;
 use heat::{Asking, HeatMap, heat};
+use mask::Mask;
 use queries::{TargetMode, queries, whole_caption};
 use score::best_of;
 
@@ -50,10 +52,10 @@ pub(crate) struct PairGrounding {
 
 impl PairGrounding {
     /// Every score with its place in the evaluation, and what it is above that of another caption.
-    pub(crate) fn for_each(&self, mut each: impl FnMut(&str, f64)) {
+    pub(crate) fn for_each(&self, part: &str, mut each: impl FnMut(&str, f64)) {
         for asked in &self.asked {
             for of_map in &asked.maps {
-                let place = format!("grounding.{}.{}", of_map.map.name(), asked.mode.name());
+                let place = format!("{part}.{}.{}", of_map.map.name(), asked.mode.name());
                 let named = |score: &GroundingScore| {
                     [("massAtObj", score.mass_at_obj), ("pointAt1", score.point_at1), ("iouAt10", score.iou_at10)]
                 };
@@ -71,10 +73,12 @@ impl PairGrounding {
 }
 
 /// Asks everything of one pair. `wrong` is the pair whose caption is the wrong one, matched against this image; a
-/// phrase or category then asks with a phrase or category of the wrong caption where it has one, with all of it else.
+/// phrase or category then asks with a phrase or category of the wrong caption where it has one, with all of it else. `masks` stand in for the
+/// boxes, one for each.
 pub(crate) fn ground_pair(
     source: &dyn AnnotatedSource,
     pair: usize,
+    masks: Option<&[Mask]>,
     modes: &[TargetMode],
     maps: &[HeatMap],
     right: &Matched,
@@ -83,7 +87,7 @@ pub(crate) fn ground_pair(
     let mut result = PairGrounding::default();
     let tokens = source.text_tokens(pair, 0);
     for &mode in modes {
-        let questions = queries(mode, source.info(pair), &tokens);
+        let questions = queries(mode, source.info(pair), masks, &tokens);
         if questions.is_empty() {
             continue;
         }
@@ -114,7 +118,7 @@ pub(crate) fn ground_pair(
 fn asking_of_wrong(source: &dyn AnnotatedSource, other: usize, mode: TargetMode) -> Vec<Asking> {
     let tokens = source.text_tokens(other, 0);
     let questions = match mode {
-        TargetMode::Category | TargetMode::Phrase => queries(mode, source.info(other), &tokens),
+        TargetMode::Category | TargetMode::Phrase => queries(mode, source.info(other), None, &tokens),
         TargetMode::Union | TargetMode::Largest | TargetMode::Best => Vec::new(),
     };
     if questions.is_empty() { vec![whole_caption(&tokens)] } else { questions.into_iter().map(|q| q.asking).collect() }

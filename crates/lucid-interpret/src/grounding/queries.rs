@@ -5,6 +5,7 @@ use lucid_data::store::{KIND_CONTENT, PairInfo, TokenInfo};
 
 use super::geometry::GridBox;
 use super::heat::Asking;
+use super::mask::Mask;
 use super::score::Target;
 
 /// Which boxes a heat map is judged against.
@@ -65,10 +66,39 @@ pub fn tokens_of_span(tokens: &TokenInfo, span: [usize; 2]) -> Vec<usize> {
 }
 
 /// Boxes that count: not a crowd, and with something inside the image.
-fn boxes_of(info: &PairInfo) -> Vec<(&BoxAnnotation, GridBox)> {
+fn boxes_of(info: &PairInfo) -> Vec<(&BoxAnnotation, Region<'_>)> {
     let Some(size) = info.size.filter(|size| size[0] > 0 && size[1] > 0) else { return Vec::new() };
     let usable = info.boxes.iter().filter(|b| !b.crowd);
-    usable.filter_map(|b| Some((b, GridBox::of(b, size, info.vision_grid)?))).collect()
+    usable.filter_map(|b| Some((b, Region::Box(GridBox::of(b, size, info.vision_grid)?)))).collect()
+}
+
+/// Where an object is.
+#[derive(Clone, Copy)]
+enum Region<'a> {
+    Box(GridBox),
+    Mask(&'a Mask),
+}
+
+impl Region<'_> {
+    fn area(&self) -> f64 {
+        match self {
+            Self::Box(grid_box) => grid_box.area(),
+            Self::Mask(mask) => mask.area(),
+        }
+    }
+
+    /// The union of some, at least one, as a target.
+    fn target(regions: &[Region], grid: [u32; 2]) -> Target {
+        let masks: Vec<&Mask> = regions
+            .iter()
+            .filter_map(|region| if let Region::Mask(mask) = region { Some(*mask) } else { None })
+            .collect();
+        if masks.len() == regions.len() {
+            return Target::of_mask(&Mask::union(&masks), grid);
+        }
+        let boxes = regions.iter().filter_map(|region| if let Region::Box(b) = region { Some(*b) } else { None });
+        Target::new(boxes.collect(), grid)
+    }
 }
 
 /// Whether grounding can be measured on a pair: it has a usable box.
@@ -77,14 +107,20 @@ pub fn has_boxes(info: &PairInfo) -> bool {
     !boxes_of(info).is_empty()
 }
 
-/// The questions of one pair under a mode; none where it has no such box.
+/// The questions of one pair under a mode; none where it has no such box. With `masks`, one a box, in place of the boxes.
 #[must_use]
-pub fn queries(mode: TargetMode, info: &PairInfo, tokens: &TokenInfo) -> Vec<Query> {
-    let boxes = boxes_of(info);
+pub fn queries(mode: TargetMode, info: &PairInfo, masks: Option<&[Mask]>, tokens: &TokenInfo) -> Vec<Query> {
+    let boxes = match masks {
+        None => boxes_of(info),
+        Some(masks) => {
+            let both = info.boxes.iter().zip(masks).filter(|(b, mask)| !b.crowd && mask.area() > 0.0);
+            both.map(|(b, mask)| (b, Region::Mask(mask))).collect()
+        }
+    };
     if boxes.is_empty() {
         return Vec::new();
     }
-    let target = |boxes: Vec<GridBox>| Target::new(boxes, info.vision_grid);
+    let target = |regions: Vec<Region>| Region::target(&regions, info.vision_grid);
     let whole = |targets: Vec<Target>| vec![Query { asking: whole_caption(tokens), targets }];
     match mode {
         TargetMode::Union => whole(vec![target(boxes.iter().map(|(_, b)| *b).collect())]),
@@ -106,13 +142,13 @@ pub fn queries(mode: TargetMode, info: &PairInfo, tokens: &TokenInfo) -> Vec<Que
 }
 
 /// One question for every value of `key`, in the order of first appearance; values for which no token asks are left out.
-fn grouped<K: PartialEq>(
-    boxes: &[(&BoxAnnotation, GridBox)],
+fn grouped<'a, K: PartialEq>(
+    boxes: &[(&BoxAnnotation, Region<'a>)],
     key: impl Fn(&BoxAnnotation) -> Option<K>,
     asking: impl Fn(&K) -> Vec<usize>,
-    target: impl Fn(Vec<GridBox>) -> Target,
+    target: impl Fn(Vec<Region<'a>>) -> Target,
 ) -> Vec<Query> {
-    let mut groups: Vec<(K, Vec<GridBox>)> = Vec::new();
+    let mut groups: Vec<(K, Vec<Region>)> = Vec::new();
     for (annotation, grid_box) in boxes {
         let Some(value) = key(annotation) else { continue };
         match groups.iter_mut().find(|(known, _)| *known == value) {
@@ -120,7 +156,7 @@ fn grouped<K: PartialEq>(
             None => groups.push((value, vec![*grid_box])),
         }
     }
-    let ask = |(value, members): (K, Vec<GridBox>)| {
+    let ask = |(value, members): (K, Vec<Region<'a>>)| {
         let tokens = asking(&value);
         (!tokens.is_empty()).then(|| Query { asking: Asking::tokens(tokens), targets: vec![target(members)] })
     };
@@ -186,7 +222,7 @@ mod tests {
 
     #[test]
     fn modes_choose_boxes_and_words() {
-        let ask = |mode| queries(mode, &info(), &tokens());
+        let ask = |mode| queries(mode, &info(), None, &tokens());
         let union = ask(TargetMode::Union);
         assert_eq!(union.len(), 1);
         assert_eq!(union[0].asking, Asking { content: vec![0, 1, 2, 3, 4, 5], all: vec![0, 1, 2, 3, 4, 5, 6] });
@@ -203,7 +239,7 @@ mod tests {
     #[test]
     fn no_size_or_only_crowds_is_no_question() {
         let unsized_image = PairInfo { size: None, ..info() };
-        assert!(!has_boxes(&unsized_image) && queries(TargetMode::Union, &unsized_image, &tokens()).is_empty());
+        assert!(!has_boxes(&unsized_image) && queries(TargetMode::Union, &unsized_image, None, &tokens()).is_empty());
         let mut crowd = info();
         crowd.boxes.retain(|b| b.crowd);
         assert!(!has_boxes(&crowd));

@@ -4,21 +4,40 @@
 //! with the target's share of cells instead of with whatever lies in its corner.
 
 use super::geometry::{GridBox, coverage};
+use super::mask::Mask;
 use crate::evaluation::GroundingScore;
 
-/// What a heat map is judged against: the union of some boxes.
+/// What a heat map is judged against: the union of some boxes, or a mask.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     grid: [u32; 2],
-    boxes: Vec<GridBox>,
+    /// Share of every cell that is inside.
     coverage: Vec<f64>,
+    /// Whether the centre of every cell is inside.
+    centres: Vec<bool>,
+    /// Whether the centre of the image is.
+    middle: bool,
 }
 
 impl Target {
     /// The union of `boxes` on `grid` (rows, columns).
     #[must_use]
     pub fn new(boxes: Vec<GridBox>, grid: [u32; 2]) -> Self {
-        Self { grid, coverage: coverage(&boxes, grid), boxes }
+        Self::of(coverage(&boxes, grid), grid, |point| boxes.iter().any(|b| b.contains(point)))
+    }
+
+    /// A mask on `grid` (rows, columns).
+    #[must_use]
+    pub fn of_mask(mask: &Mask, grid: [u32; 2]) -> Self {
+        Self::of(mask.coverage(grid), grid, |point| mask.contains(point, grid))
+    }
+
+    fn of(coverage: Vec<f64>, grid: [u32; 2], contains: impl Fn([f64; 2]) -> bool) -> Self {
+        let columns = grid[1] as usize;
+        let centre = |cell: usize| [(cell % columns) as f64 + 0.5, (cell / columns) as f64 + 0.5];
+        let centres = (0..coverage.len()).map(|cell| contains(centre(cell))).collect();
+        let middle = contains([f64::from(grid[1]) / 2.0, f64::from(grid[0]) / 2.0]);
+        Self { grid, coverage, centres, middle }
     }
 
     /// Number of cells.
@@ -31,13 +50,8 @@ impl Target {
         self.coverage.iter().sum()
     }
 
-    fn contains(&self, point: [f64; 2]) -> bool {
-        self.boxes.iter().any(|b| b.contains(point))
-    }
-
     fn holds_centre_of(&self, cell: usize) -> bool {
-        let columns = self.grid[1] as usize;
-        self.contains([(cell % columns) as f64 + 0.5, (cell / columns) as f64 + 0.5])
+        self.centres[cell]
     }
 
     /// Scores of a heat map `[cells]` of values ≥ 0. One that is zero everywhere counts as evenly spread.
@@ -68,8 +82,7 @@ impl Target {
                 (-(dx * dx + dy * dy) / (2.0 * 0.25 * 0.25)).exp()
             })
             .collect();
-        let centre = self.contains([columns / 2.0, rows / 2.0]);
-        GroundingScore { point_at1: f64::from(u8::from(centre)), ..self.score(&heat) }
+        GroundingScore { point_at1: f64::from(u8::from(self.middle)), ..self.score(&heat) }
     }
 
     /// The largest value of each score that any heat map on this grid reaches: all heat in the cell that is covered

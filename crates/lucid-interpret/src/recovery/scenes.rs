@@ -6,6 +6,7 @@ use lucid_data::store::AnnotatedSource;
 
 use super::truth::{Link, PairTruth, TruthConcept, TruthSource};
 use crate::error::{InterpretError, Result};
+use crate::grounding::mask::Mask;
 use crate::grounding::queries::tokens_of_span;
 
 /// Truth of a source whose pair i is scene i of a seed. The concepts are the 33 that a patch can show; counts and
@@ -31,6 +32,14 @@ impl<'a> ScenesTruth<'a> {
         Self { source, seed, split, edits, concepts: concepts().iter().map(concept).collect() }
     }
 
+    fn drawn(&self, pair: usize) -> Scene {
+        match self.edits {
+            false => scene(self.seed, pair as u64, self.split, Kind::Random),
+            true if pair.is_multiple_of(2) => self.edited(pair).0,
+            true => self.edited(pair).1,
+        }
+    }
+
     /// The scenes of an edit, before and after.
     fn edited(&self, pair: usize) -> (Scene, Scene, Edit) {
         edited(self.seed, pair as u64 / 2, &SceneOptions { split: self.split, ..SceneOptions::default() })
@@ -43,11 +52,7 @@ impl TruthSource for ScenesTruth<'_> {
     }
 
     fn pair(&self, pair: usize) -> Result<PairTruth> {
-        let drawn = match self.edits {
-            false => scene(self.seed, pair as u64, self.split, Kind::Random),
-            true if pair.is_multiple_of(2) => self.edited(pair).0,
-            true => self.edited(pair).1,
-        };
+        let drawn = self.drawn(pair);
         let info = self.source.info(pair);
         let grid = drawn.truth.grid();
         // Another seed or data set would give truth that looks right and is not.
@@ -86,6 +91,11 @@ impl TruthSource for ScenesTruth<'_> {
             }
         }
         Ok(truth)
+    }
+
+    fn masks(&self, pair: usize) -> Option<Vec<Mask>> {
+        let truth = self.drawn(pair).truth;
+        Some((0..truth.objects.len()).map(|object| Mask::new(truth.side, truth.mask(object))).collect())
     }
 
     fn edit(&self, pair: usize) -> Option<[u32; 2]> {

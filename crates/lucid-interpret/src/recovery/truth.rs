@@ -1,6 +1,7 @@
 //! What is known to be true of generated pairs: which concepts a patch shows, a token names, and where a word points.
 
 use crate::error::Result;
+use crate::grounding::mask::Mask;
 
 /// A concept that pairs may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub trait TruthSource: Sync {
     fn concepts(&self) -> &[TruthConcept];
     /// The truth of one pair.
     fn pair(&self, pair: usize) -> Result<PairTruth>;
+    /// What every box of a pair covers exactly, in the order of its boxes; `None` where that is not known.
+    fn masks(&self, _pair: usize) -> Option<Vec<Mask>> {
+        None
+    }
     /// Where a pair is the one before it with one concept put in the place of another of its kind: both, the old one first.
     fn edit(&self, _pair: usize) -> Option<[u32; 2]> {
         None

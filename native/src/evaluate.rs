@@ -62,6 +62,16 @@ struct WithBoxes {
 
 impl WithBoxes {
     fn new(store: StoreReader, mut boxes: BTreeMap<String, Vec<BoxAnnotation>>) -> std::result::Result<Self, Failure> {
+        for (key, b) in boxes.iter().flat_map(|(key, boxes)| boxes.iter().map(move |b| (key, b))) {
+            let numbers = [b.x, b.y, b.width, b.height];
+            if !numbers.iter().all(|number| number.is_finite()) || b.width < 0.0 || b.height < 0.0 {
+                return Err(Failure::option(
+                    "boxes",
+                    format!("{numbers:?} for '{key}'"),
+                    "finite x, y, width and height in pixels, width and height not negative",
+                ));
+            }
+        }
         let infos = (0..store.pairs())
             .map(|pair| {
                 let info = store.info(pair).clone();

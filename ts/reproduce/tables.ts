@@ -1,7 +1,5 @@
 /** The paper's tables, the ladder and the rivals, made from evaluations. */
 
-import type { LabelScore } from '../evaluation.js'
-import type { Atlas } from '../interpret.js'
 import type { Modality } from '../model.js'
 import { ladder, type PlannedModel, rivals, type Scale, sharedOnly, sizeOf } from './plan.js'
 import { LADDER, PUBLISHED_NOTE, RECONSTRUCTION } from './published.js'
@@ -374,36 +372,4 @@ export function rivalTables(material: Material, times: ReadonlyMap<string, numbe
       notes: notes(material, DIFFERENCE_NOTE),
     },
   ]
-}
-
-/** Table 5: what latents mean, by the terms of their largest cluster. */
-export function table5(
-  { data }: Pick<Material, 'data'>,
-  atlas: Pick<Atlas, 'latents'>,
-  score: LabelScore | undefined,
-  count = 12,
-): Table {
-  const named = atlas.latents.filter(({ label }) => label !== null)
-  const order = [...named].sort((a, b) => b.hits - a.hits || a.latent - b.latent).slice(0, count)
-  return {
-    id: 'table5',
-    title: 'Table 5: what latents mean (Table 1 shows the first two)',
-    columns: [{ name: 'top terms of the largest cluster' }, { name: 'hits' }, { name: 'purity' }],
-    rows: order.map(({ latent, topTerms, hits, purity }) => ({
-      name: String(latent),
-      cells: [
-        words(topTerms.map(({ term }) => term).join(', ')),
-        words(String(hits)),
-        words(purity === null ? '–' : purity.toFixed(2)),
-      ],
-    })),
-    notes: [
-      ...(score
-        ? [
-            `By the truth of the scenes, ${score.right} of ${score.labels} labels are right; they name ${score.concepts.length} concepts.`,
-          ]
-        : []),
-      `${data} The recommended model, first seed: the ${order.length} labelled latents with most hits of ${named.length} labelled among ${atlas.latents.length} shared.`,
-    ],
-  }
 }

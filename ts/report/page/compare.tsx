@@ -52,13 +52,25 @@ export function Compare({ data }: { data: ReportData }) {
                   {interval(number)}
                 </td>
                 <td class="figure">
-                  {found ? show(found.value) : '–'}
+                  {found ? show(found.value) : <span class="quiet">not measured</span>}
                   {interval(found)}
                 </td>
                 <td class="figure">{found ? signed(number.value - found.value) : '–'}</td>
               </tr>
             )
           })}
+          {numbers
+            .filter(({ name }) => !data.numbers.some((number) => number.name === name))
+            .map((number) => (
+              <tr key={number.name}>
+                <th scope="row">{number.name}</th>
+                <td class="figure">
+                  <span class="quiet">not measured</span>
+                </td>
+                <td class="figure">{show(number.value)}</td>
+                <td class="figure">–</td>
+              </tr>
+            ))}
         </tbody>
       </table>
       {Object.keys(config).length > 0 && (

@@ -144,6 +144,8 @@ export function addInfo(root: Command): void {
       const weights = join(path, 'model.safetensors')
       const bytes = existsSync(weights) ? statSync(weights).size : undefined
       const written = JSON.parse(readFileSync(join(path, 'config.json'), 'utf8')) as Record<string, unknown>
+      const origin = field(written.store, 'origin')
+      const hooks = field(origin, 'hooks')
       const lines: Line[] = [
         ['model', path],
         ['parameters', count(info.parameters)],
@@ -160,6 +162,8 @@ export function addInfo(root: Command): void {
         ['batch', `${config.batchPairs} pairs`],
         ['seed', String(config.seed)],
         ['store', info.storeFingerprint ?? undefined],
+        ['backbone', value(field(field(origin, 'backbone'), 'id'))],
+        ['hooks', hooks === undefined ? undefined : `${value(field(hooks, 'vision'))}, ${value(field(hooks, 'text'))}`],
         ['format version', value(written.formatVersion)],
       ]
       for (const line of aligned(lines)) output.line(line)

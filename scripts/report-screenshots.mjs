@@ -37,11 +37,12 @@ const concept = await tab.evaluate(() => window.LUCID_REPORT.start.concepts[0] ?
 await context.close()
 
 const dark = { colorScheme: 'dark' }
+const tall = { viewport: { width: 1280, height: 1180 } }
 const narrow = { viewport: { width: 420, height: 860 } }
 await shoot('overview', '#/')
 await shoot('overview-dark', '#/', dark)
 await shoot('latents', '#/latents')
-await shoot('latent', `#/latent/${latent}`)
+await shoot('latent', `#/latent/${latent}`, tall)
 await shoot('latent-dark', `#/latent/${latent}`, dark)
 await shoot('concepts', '#/concepts')
 await shoot('concept', `#/concept/${encodeURIComponent(concept)}`)

@@ -56,6 +56,10 @@ test('a folder of pictures without captions', async () => {
   expect(atlas.images[0]?.caption).toMatch(/^IMG 00\d$/)
   const made = await atlas.figures(at('figures'), { outOfDistribution: atlas })
   expect(made.files).toContain('figure5.svg')
+  // File names are no concepts: the words that the backbone knows stand in.
+  const { data } = await interpret({ model: at('run'), dataset: { folder: { images, captions: false } }, minHits: 1 })
+  expect(data.concepts.map(({ name }) => name)).toEqual(expect.arrayContaining(['red', 'striped', 'star']))
+  expect(data.concepts.some(({ name }) => /img|\d/.test(name))).toBe(false)
   const error = await errorOf(() => interpret({ model: at('run'), dataset: { folder: images }, concepts }))
   expect(error.code).toBe('E_NO_CAPTION')
   expect(error.hint).toContain('captions: false')

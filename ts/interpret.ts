@@ -33,7 +33,7 @@ export interface InterpretOptions {
   /**
    * The library of concepts: a list; a file (docs/concepts.md); `'library'`: the default library of some 2,300 entries;
    * `'captions'`: the first 400 different captions by their stored states, which needs no backbone; or `'default'`: the words of the scenes for
-   * scenes under the embedded backbone, the commonest words of the captions for other data under it, the captions for imported activations while
+   * scenes under the embedded backbone and for pictures without captions, the commonest words of the captions for other data under it, the captions for imported activations while
    * `backbone` is `'mini'`, and otherwise the default library.
    */
   concepts?: readonly ConceptInput[] | string

@@ -224,7 +224,7 @@ pub fn start_interpret(options: String, model: &NativeModel) -> Result<NativeJob
             Concepts::Named(name) if name == "captions" => caption_states(&store)?,
             Concepts::Named(name) if name == "library" => encoded(default_library())?,
             Concepts::Named(name) if name == "default" && request.backbone == "mini" => {
-                match (imported, scenes(&store)) {
+                match (imported, scenes(&store) || uncaptioned(&store)) {
                     (true, _) => caption_states(&store)?,
                     (false, true) => encoded(scene_words())?,
                     (false, false) => encoded(caption_words(&store))?,
@@ -240,6 +240,11 @@ pub fn start_interpret(options: String, model: &NativeModel) -> Result<NativeJob
         }
         Ok(Outcome { atlas: Some(NativeAtlas { atlas: Arc::new(atlas) }), ..Outcome::default() })
     })
+}
+
+/// Whether names of files stand for captions: their words are no concepts.
+fn uncaptioned(store: &StoreReader) -> bool {
+    store.manifest().provenance["dataset"]["folder"]["captions"] == false
 }
 
 fn scenes(store: &StoreReader) -> bool {

@@ -16,6 +16,7 @@ const work = temporary()
 const attacks = JSON.parse(readFileSync(join(root, '__tests__', 'attacks.json'), 'utf8')) as string[]
 const binary = process.env.CHROMIUM_PATH ?? '/usr/bin/chromium'
 const browserTest = existsSync(binary) ? it : it.skip
+const reason = existsSync(binary) ? '' : ' (skipped: no Chromium; set CHROMIUM_PATH)'
 const plain = ['red', 'striped', 'a heart', 'sand']
 
 test('every figure and table is written; what is missing says why', async () => {
@@ -86,7 +87,7 @@ test('a folder of something else is left alone', async () => {
 })
 
 browserTest(
-  'whatever the texts are, a figure is a drawing that runs and fetches nothing',
+  `whatever the texts are, a figure is a drawing that runs and fetches nothing${reason}`,
   async () => {
     const folder = join(work, 'attacked')
     await writeFigures(handmadeAtlas(attacks.length, 20, attacks, attacks.length), { seed: 4 }, folder)

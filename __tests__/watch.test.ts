@@ -12,6 +12,7 @@ import { errorOf, shared, temporary } from './support/data.js'
 const work = temporary()
 const binary = process.env.CHROMIUM_PATH ?? '/usr/bin/chromium'
 const browserTest = existsSync(binary) ? it : it.skip
+const reason = existsSync(binary) ? '' : ' (skipped: no Chromium; set CHROMIUM_PATH)'
 const line = (step: number, steps = 8): string =>
   `${JSON.stringify({ type: 'step', step, steps, losses: { self_vision: 1 / step }, r2: { vision: 0.5 }, dead: { vision: { shared: step, private: 0 }, text: { shared: 0 } } })}\n`
 const dataOf = (report: string): ReportData => JSON.parse(readFileSync(join(report, 'data', 'report.json'), 'utf8'))
@@ -79,7 +80,7 @@ test('watching ends when it is stopped, and bad options are refused', async () =
 })
 
 browserTest(
-  'an open page follows by itself',
+  `an open page follows by itself${reason}`,
   async () => {
     const [run, out] = [join(work, 'followed'), join(work, 'followed-report')]
     mkdirSync(run)

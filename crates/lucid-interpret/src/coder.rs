@@ -219,6 +219,18 @@ pub trait Coder: Sync {
     fn plan(&self, vision: &SparseCodes, text: &SparseCodes) -> Result<PairPlan>;
 }
 
+/// What one unit of each of some shared latents adds to a reconstruction: the decoder's rows, `[latents · width]`.
+pub(crate) fn decoder_rows(coder: &dyn Coder, modality: Modality, latents: &[u32]) -> Result<Vec<f32>> {
+    let width = coder.width(modality);
+    let mut units = SparseCodes::new(coder.d_shared());
+    // A code of nothing decodes to the bias alone.
+    units.push([]);
+    latents.iter().for_each(|&latent| units.push([(latent, 1.0)]));
+    let decoded = coder.decode(&units, modality, Block::Shared)?;
+    let (bias, rows) = decoded.split_at(width);
+    Ok(rows.chunks_exact(width).flat_map(|row| row.iter().zip(bias).map(|(w, b)| w - b)).collect())
+}
+
 /// Checks that a model fits a source of activations.
 pub(crate) fn check_widths(coder: &dyn Coder, d_vision: usize, d_text: usize) -> Result<()> {
     for (modality, found) in [(Modality::Vision, d_vision), (Modality::Text, d_text)] {

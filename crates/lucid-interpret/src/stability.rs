@@ -2,12 +2,12 @@
 
 use lucid_data::progress::Observer;
 use lucid_data::store::ActivationSource;
-use lucid_kernels::{Block, Modality};
+use lucid_kernels::Modality;
 use lucid_sae::linear::dot;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::coder::{Coder, SparseCodes, check_widths};
+use crate::coder::{Coder, check_widths, decoder_rows};
 use crate::error::{InterpretError, Result};
 use crate::pairs::read_states;
 use crate::recovery::assignment::assign;
@@ -52,15 +52,8 @@ pub struct Stability {
 
 /// Unit decoder rows of some shared latents, `[latents · width]`; a row of zeros stays one.
 fn directions(coder: &dyn Coder, modality: Modality, latents: &[u32]) -> Result<Vec<f32>> {
-    let width = coder.width(modality);
-    let mut units = SparseCodes::new(coder.d_shared());
-    units.push([]);
-    latents.iter().for_each(|&latent| units.push([(latent, 1.0)]));
-    let decoded = coder.decode(&units, modality, Block::Shared)?;
-    let (bias, rows) = decoded.split_at(width);
-    let mut rows: Vec<f32> =
-        rows.chunks_exact(width).flat_map(|row| row.iter().zip(bias).map(|(w, b)| w - b)).collect();
-    rows.chunks_exact_mut(width).for_each(normalise);
+    let mut rows = decoder_rows(coder, modality, latents)?;
+    rows.chunks_exact_mut(coder.width(modality)).for_each(normalise);
     Ok(rows)
 }
 

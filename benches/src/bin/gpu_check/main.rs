@@ -14,7 +14,7 @@ use lucid_kernels::cpu::Cpu;
 use lucid_kernels::cuda::{self, Check};
 use lucid_kernels::{Backend, KernelError};
 use serde_json::{Value, json};
-use work::{Shape, Timing};
+use work::{KernelTime, Shape, Timing};
 
 struct Options {
     backend: String,
@@ -81,14 +81,15 @@ fn run(options: &Options) -> Outcome<bool> {
                 Err(error) => return Err(error.into()),
             };
             let name = gpu.driver().device_name()?;
-            report(options, &gpu, &name, &cuda::self_test(&gpu)?)
+            let kernels = if options.tiny { Vec::new() } else { work::kernels(&gpu)? };
+            report(options, &gpu, &name, &cuda::self_test(&gpu)?, &kernels)
         }
-        "cpu" => report(options, &Cpu::new(None)?, "CPU", &[]),
+        "cpu" => report(options, &Cpu::new(None)?, "CPU", &[], &[]),
         #[cfg(feature = "cuda-shim")]
         "shim" => {
             let shim = cuda::Cuda::new(std::sync::Arc::new(cuda::Shim::new(cuda::Order::Forward)))?;
             let checks = cuda::self_test(&shim)?;
-            report(options, &shim, "CPU shim", &checks)
+            report(options, &shim, "CPU shim", &checks, &[])
         }
         other => Err(format!("no backend '{other}' here; known: cuda, cpu, and shim where it is built in").into()),
     }
@@ -107,7 +108,13 @@ fn computed(card: &Card, shape: Shape) -> Result<Vec<f64>, KernelError> {
 }
 
 /// Runs everything on `backend` and writes gpu-report.json and gpu-report.md. False if something is wrong.
-fn report<B: Backend<Real = f32>>(options: &Options, backend: &B, device: &str, checks: &[Check]) -> Outcome<bool> {
+fn report<B: Backend<Real = f32>>(
+    options: &Options,
+    backend: &B,
+    device: &str,
+    checks: &[Check],
+    kernels: &[KernelTime],
+) -> Outcome<bool> {
     let small = if options.tiny { Shape::TINY } else { Shape::SMALL };
     let run = work::losses(backend, small, options.steps, None)?;
     let again = work::losses(backend, small, options.steps, None)?;
@@ -163,6 +170,21 @@ fn report<B: Backend<Real = f32>>(options: &Options, backend: &B, device: &str, 
         "\nA micro-batch of patches, and the step. FLOPs and bytes are those the method needs; bytes of a gather come from the \
          second-level cache, so that they may pass memory's peak.\n",
     );
+    if !kernels.is_empty() {
+        let all: f64 = kernels.iter().map(|kernel| kernel.seconds).sum();
+        text.push_str("\n| kernel, in a step | launches | µs | of the step |\n|---|--:|--:|--:|\n");
+        for KernelTime { kernel, launches, seconds } in kernels {
+            let _ =
+                writeln!(text, "| `{kernel}` | {launches} | {:.0} | {:.1} % |", seconds * 1e6, 100.0 * seconds / all);
+        }
+        let _ = writeln!(
+            text,
+            "| **sum** | {} | **{:.0}** | |",
+            kernels.iter().map(|k| k.launches).sum::<usize>(),
+            all * 1e6
+        );
+        text.push_str("\nBy events around each launch, which add a microsecond or two to each.\n");
+    }
     print!("{text}");
     let checks: Vec<Value> = checks
         .iter()
@@ -177,7 +199,10 @@ fn report<B: Backend<Real = f32>>(options: &Options, backend: &B, device: &str, 
                     "bytes": t.bytes })
         })
         .collect();
+    let kernels: Vec<Value> =
+        kernels.iter().map(|k| json!({ "kernel": k.kernel, "launches": k.launches, "seconds": k.seconds })).collect();
     let file = json!({
+        "kernels": kernels,
         "device": device, "backend": backend.name(), "checks": checks, "steps": options.steps, "lossDifference": apart,
         "lossTolerance": tolerance, "firstDifference": first, "firstTolerance": tolerance_first,
         "repeatable": repeatable, "times": times, "good": good, "version": env!("CARGO_PKG_VERSION"),

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use lucid_benches::{PATCHES, SHAPE, SINKHORN, TOKENS, WIDTH, numbers, scaled};
+use lucid_kernels::cuda::{Cuda, Gpu, Launch};
 use lucid_kernels::{
     AdamW, Backend, Block, CodeShape, Codes, Dictionary, Direction, Factor, KernelError, Pairs, Transport,
     TransportOptions,
@@ -249,4 +250,31 @@ pub fn times<B: Backend<Real = f32>>(
     let all = (pairs * (patches + words)) as f64;
     add("whole training step", seconds, all, 2.0 * all * (d * latents) as f64, 0.0);
     Ok(out)
+}
+
+/// Sum of a kernel's launches in a step.
+pub struct KernelTime {
+    pub kernel: &'static str,
+    pub launches: usize,
+    pub seconds: f64,
+}
+
+/// Where the time of a step at the paper's shape goes on the device, the longest first.
+pub fn kernels(gpu: &Cuda<Gpu>) -> Result<Vec<KernelTime>, KernelError> {
+    let mut training = Training::new(gpu, Shape::PAPER, None)?;
+    for index in 0..3 {
+        if index == 2 {
+            gpu.driver().start_timing();
+        }
+        training.step(gpu, index, 100)?;
+    }
+    let mut kernels: Vec<KernelTime> = Vec::new();
+    for Launch { kernel, seconds } in gpu.driver().stop_timing()? {
+        match kernels.iter_mut().find(|known| known.kernel == kernel) {
+            Some(known) => (known.launches, known.seconds) = (known.launches + 1, known.seconds + seconds),
+            None => kernels.push(KernelTime { kernel, launches: 1, seconds }),
+        }
+    }
+    kernels.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    Ok(kernels)
 }

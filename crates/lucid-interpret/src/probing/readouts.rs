@@ -1,12 +1,12 @@
 //! Concepts read out of mean states and codes: all latents, one, five; splitting and absorption.
 
-use lucid_kernels::{Block, Modality};
+use lucid_kernels::Modality;
 use rayon::prelude::*;
 
 use super::linear::{Columns, Dense, FEW, RIDGE, Ranking, Readout};
 use super::pooled::{Code, Half, Set};
 use super::result::{Absorption, ConceptProbe, ModalityProbes, Readouts};
-use crate::coder::{Coder, SparseCodes};
+use crate::coder::{Coder, decoder_rows};
 use crate::error::Result;
 use crate::recovery::truth::TruthConcept;
 
@@ -154,7 +154,7 @@ pub(crate) fn probe_half(
     let mains: Vec<Vec<u32>> = chosen.iter().zip(&split).map(|(chosen, &k)| rising(chosen.iter().take(k))).collect();
     let absorption = match (&states, &state_scores) {
         (Some(states), Some(scores)) => {
-            let directions = Directions { coder, modality, latents: &latents }.of(states, count)?;
+            let directions = Along::new(coder, modality, &latents, states, count)?;
             let found = |target: usize| {
                 let held = |row: usize| held(target)(row);
                 absorption(
@@ -203,33 +203,23 @@ fn rising<'a>(latents: impl Iterator<Item = &'a (u32, f64)>) -> Vec<u32> {
     found
 }
 
-/// What a unit of every latent adds to every readout of states: `[latents · targets]`.
-struct Directions<'a> {
-    coder: &'a dyn Coder,
-    modality: Modality,
-    latents: &'a [u32],
-}
-
+/// What a unit of every latent adds to every readout of states.
 struct Along<'a> {
     latents: &'a [u32],
+    /// `[latents · targets]`.
     values: Vec<f64>,
 }
 
-impl<'a> Directions<'a> {
-    fn of(&self, readout: &Readout, count: usize) -> Result<Along<'a>> {
-        let width = self.coder.width(self.modality);
-        let mut units = SparseCodes::new(self.coder.d_shared());
-        units.push([]);
-        self.latents.iter().for_each(|&latent| units.push([(latent, 1.0)]));
-        let decoded = self.coder.decode(&units, self.modality, Block::Shared)?;
-        let (bias, rows) = decoded.split_at(width);
-        let mut values = vec![0.0; self.latents.len() * count];
-        for (row, out) in rows.chunks_exact(width).zip(values.chunks_exact_mut(count)) {
-            for ((&w, &b), map) in row.iter().zip(bias).zip(readout.map.chunks_exact(count)) {
-                out.iter_mut().zip(map).for_each(|(sum, weight)| *sum += f64::from(w - b) * weight);
+impl<'a> Along<'a> {
+    fn new(coder: &dyn Coder, modality: Modality, latents: &'a [u32], readout: &Readout, count: usize) -> Result<Self> {
+        let rows = decoder_rows(coder, modality, latents)?;
+        let mut values = vec![0.0; latents.len() * count];
+        for (row, out) in rows.chunks_exact(coder.width(modality)).zip(values.chunks_exact_mut(count)) {
+            for (&w, map) in row.iter().zip(readout.map.chunks_exact(count)) {
+                out.iter_mut().zip(map).for_each(|(sum, weight)| *sum += f64::from(w) * weight);
             }
         }
-        Ok(Along { latents: self.latents, values })
+        Ok(Self { latents, values })
     }
 }
 

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction, CUfunction_attribute, CUmodule, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 
 use super::driver::{Argument, Driver, Limits, Shape};
 use super::fatbin::{MODULES, Module};
+use super::timing::{Launch, Launches};
 use crate::error::KernelError;
 
 /// Shared memory that a kernel may name without asking; more must be allowed function by function.
@@ -26,6 +27,8 @@ pub struct Gpu {
     limits: Limits,
     /// Memory comes from the device's pool, in stream order.
     pooled: bool,
+    /// Where launches are being timed.
+    timed: Mutex<Option<Launches>>,
 }
 
 // SAFETY: handles of the driver API may be used from any thread whose current context is theirs, which every method sets
@@ -53,7 +56,15 @@ impl Gpu {
             multiprocessors: size(attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?),
         };
         let pooled = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? > 0;
-        let mut gpu = Self { context, stream, modules: Vec::new(), functions: HashMap::new(), limits, pooled };
+        let mut gpu = Self {
+            context,
+            stream,
+            modules: Vec::new(),
+            functions: HashMap::new(),
+            limits,
+            pooled,
+            timed: Mutex::new(None),
+        };
         for module in MODULES {
             gpu.load(module, shared)?;
         }
@@ -105,6 +116,29 @@ impl Gpu {
     pub fn synchronise(&self) -> Result<(), KernelError> {
         self.bind()?;
         self.stream.synchronize().map_err(failed("cuStreamSynchronize"))
+    }
+
+    /// Times every launch and every clearing of memory from now on, until [`Gpu::stop_timing`].
+    pub fn start_timing(&self) {
+        *self.timed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Launches::default());
+    }
+
+    /// What ran since [`Gpu::start_timing`], in order, each with the device's time from its start to its end.
+    pub fn stop_timing(&self) -> Result<Vec<Launch>, KernelError> {
+        self.synchronise()?;
+        let launches = self.timed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        launches.map_or(Ok(Vec::new()), Launches::seconds).map_err(failed("cuEventElapsedTime"))
+    }
+
+    /// Gives `work` to the stream, between two events where launches are timed.
+    fn give(&self, name: &'static str, work: impl FnOnce() -> Result<(), DriverError>) -> Result<(), KernelError> {
+        self.bind()?;
+        let mut timed = self.timed.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *timed {
+            None => work(),
+            Some(launches) => launches.around(name, self.stream.cu_stream(), work),
+        }
+        .map_err(failed(name))
     }
 
     /// Name of the device.
@@ -166,10 +200,8 @@ impl Driver for Gpu {
     }
 
     unsafe fn clear(&self, address: u64, bytes: usize) -> Result<(), KernelError> {
-        self.bind()?;
         // SAFETY: the caller's promise.
-        unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) }
-            .map_err(failed("cuMemsetD8Async"))
+        self.give("memset", || unsafe { result::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) })
     }
 
     unsafe fn upload(&self, address: u64, data: &[u8]) -> Result<(), KernelError> {
@@ -188,7 +220,6 @@ impl Driver for Gpu {
     }
 
     unsafe fn launch(&self, kernel: &'static str, shape: Shape, arguments: &mut [Argument]) -> Result<(), KernelError> {
-        self.bind()?;
         let Some(&function) = self.functions.get(kernel) else {
             return Err(KernelError::Device {
                 operation: kernel.into(),
@@ -198,17 +229,10 @@ impl Driver for Gpu {
         let mut pointers: Vec<_> = arguments.iter_mut().map(Argument::pointer).collect();
         let [x, y, z] = shape.grid;
         let shared = u32::try_from(shape.shared).unwrap_or(u32::MAX);
+        let stream = self.stream.cu_stream();
         // SAFETY: the function belongs to this context, and the arguments are its own by the caller's promise.
-        unsafe {
-            result::launch_kernel(
-                function,
-                (x, y, z),
-                (shape.block, 1, 1),
-                shared,
-                self.stream.cu_stream(),
-                &mut pointers,
-            )
-        }
-        .map_err(failed(kernel))
+        self.give(kernel, || unsafe {
+            result::launch_kernel(function, (x, y, z), (shape.block, 1, 1), shared, stream, &mut pointers)
+        })
     }
 }

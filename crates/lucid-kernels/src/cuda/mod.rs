@@ -28,6 +28,8 @@ mod shim;
 mod sinkhorn;
 #[cfg(feature = "cuda")]
 mod status;
+#[cfg(feature = "cuda")]
+mod timing;
 
 use std::sync::Arc;
 
@@ -42,6 +44,8 @@ pub use probe::{CudaState, DeviceInfo, probe, probe_again};
 pub use self_test::{Check, self_test};
 #[cfg(feature = "cuda-shim")]
 pub use shim::{Order, Shim};
+#[cfg(feature = "cuda")]
+pub use timing::Launch;
 
 use crate::backend::{AdamW, Backend, Direction, Factor};
 use crate::codes::{Block, Codes, Dictionary};

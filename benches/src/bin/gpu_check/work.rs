@@ -151,7 +151,7 @@ pub fn losses<B: Backend<Real = f32>>(
 
 /// The time of one thing.
 pub struct Timing {
-    pub name: &'static str,
+    pub name: String,
     pub seconds: f64,
     pub tokens: f64,
     pub flops: f64,
@@ -202,8 +202,8 @@ pub fn times<B: Backend<Real = f32>>(
     let mut gradients = Dictionary::zeros(backend, d, latents)?;
     let mut out = Vec::new();
     let (tokens, rows) = (n as f64, (n * k * d) as f64);
-    let mut add = |name, seconds, tokens, flops, bytes| {
-        out.push(Timing { name, seconds, tokens, flops, bytes });
+    let mut add = |name: &str, seconds, tokens, flops, bytes| {
+        out.push(Timing { name: name.into(), seconds, tokens, flops, bytes });
         mark();
     };
 
@@ -241,14 +241,17 @@ pub fn times<B: Backend<Real = f32>>(
         best(backend, || backend.adamw(&mut w_dec, &gradients.w_dec, &mut first, &mut second, len, constants))?;
     add("AdamW", seconds, 0.0, 12.0 * len as f64, (len * 28) as f64);
 
-    let mut training = Training::new(backend, shape, None)?;
-    let mut index = 0;
-    let seconds = best(backend, || {
-        index += 1;
-        training.step(backend, index - 1, 100).map(drop)
-    })?;
     let all = (pairs * (patches + words)) as f64;
-    add("whole training step", seconds, all, 2.0 * all * (d * latents) as f64, 0.0);
+    for micro in [micro, 2 * micro, 4 * micro, pairs] {
+        let mut training = Training::new(backend, Shape { micro, ..shape }, None)?;
+        let mut index = 0;
+        let seconds = best(backend, || {
+            index += 1;
+            training.step(backend, index - 1, 100).map(drop)
+        })?;
+        let name = format!("training step, {} pairs at a time", micro.min(pairs));
+        add(&name, seconds, all, 2.0 * all * (d * latents) as f64, 0.0);
+    }
     Ok(out)
 }
 
@@ -261,7 +264,8 @@ pub struct KernelTime {
 
 /// Where the time of a step at the paper's shape goes on the device, the longest first.
 pub fn kernels(gpu: &Cuda<Gpu>) -> Result<Vec<KernelTime>, KernelError> {
-    let mut training = Training::new(gpu, Shape::PAPER, None)?;
+    let shape = Shape { micro: Shape::PAPER.pairs, ..Shape::PAPER };
+    let mut training = Training::new(gpu, shape, None)?;
     for index in 0..3 {
         if index == 2 {
             gpu.driver().start_timing();

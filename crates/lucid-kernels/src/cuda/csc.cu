@@ -6,13 +6,15 @@
 // A latent with more than SEGMENT entries is cut into segments whose sums are added in order, so that one that fires
 // for every token does not hold up the rest.
 #include "block.cuh"
+#include "wide.cuh"
 
 namespace {
 
 constexpr u32 UNUSED = 0xFFFFFFFF;
 constexpr u32 SEGMENT = 1024;
 constexpr u32 THREADS = 128;
-constexpr u32 COLUMNS = 4;
+constexpr u32 WIDE = 2;      // groups of four columns of a thread at a time
+constexpr u32 STAGED = 128;  // entries at a time
 
 }  // namespace
 
@@ -93,17 +95,69 @@ csc_place(const u32* __restrict__ indices, u64 n, u32 k, u32 chunk, u32 latents,
     }
 }
 
+namespace {
+
+// `to` [d] gets Σ weight (row − subtract) of entries start .. stop, added to what is there if `add`; returns this thread's share
+// of Σ weight.
+template <bool aligned>
+__device__ float gather_rows(const u32* __restrict__ entries, u32 start, u32 stop, u32 k, const float* __restrict__ weights,
+                             const float* __restrict__ rows, const float* __restrict__ subtract, u32 d, float* to, bool add,
+                             u32* tokens, float* scales) {
+    const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
+    float weight_sum = 0.0f;
+    for (u32 base = 0; base < d; base += blockDim.x * 4 * WIDE) {
+        u32 x[WIDE];
+        float4 sums[WIDE], less[WIDE];
+#pragma unroll
+        for (u32 c = 0; c < WIDE; c++) {
+            x[c] = base + (c * blockDim.x + threadIdx.x) * 4;
+            sums[c] = zero;
+            less[c] = subtract ? columns<aligned>(subtract, x[c], d) : zero;
+        }
+        for (u32 at = start; at < stop; at += STAGED) {
+            const u32 count = min(STAGED, stop - at);
+            __syncthreads();
+            for (u32 e = threadIdx.x; e < count; e += blockDim.x) {
+                const u32 entry = entries[at + e];
+                tokens[e] = entry / k;
+                scales[e] = weights[entry];
+                if (base == 0) weight_sum += weights[entry];
+            }
+            __syncthreads();
+#pragma unroll 4
+            for (u32 e = 0; e < count; e++) {
+                const float* row = rows + u64(tokens[e]) * d;
+                const float scale = scales[e];
+#pragma unroll
+                for (u32 c = 0; c < WIDE; c++) {
+                    const float4 value = columns<aligned>(row, x[c], d);
+                    add_scaled(sums[c], scale,
+                               {value.x - less[c].x, value.y - less[c].y, value.z - less[c].z, value.w - less[c].w});
+                }
+            }
+        }
+#pragma unroll
+        for (u32 c = 0; c < WIDE; c++) {
+            if (add) add_scaled(sums[c], 1.0f, columns<aligned>(to, x[c], d));
+            store_columns<aligned>(to, x[c], d, sums[c]);
+        }
+    }
+    return weight_sum;
+}
+
+}  // namespace
+
 // For latents first .. end: out[latent] += Σ weight (row − subtract), and bias[latent] += Σ weight where given, over the
 // latent's entries, row = rows[entry / k], weight = weights[entry]. Blocks 0 .. latents are the latents of up to SEGMENT
 // entries; the blocks behind them are the segments of the others, which leave their sums in partial [· d] and
 // partial_bias.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 6)
 csc_rows(const u32* __restrict__ entries, const u32* __restrict__ offsets, const u32* __restrict__ cuts, u32 latents,
          u32 first, u32 end, u32 k, const float* __restrict__ weights, const float* __restrict__ rows,
          const float* __restrict__ subtract, u32 d, float* __restrict__ out, float* __restrict__ bias,
          float* __restrict__ partial, float* __restrict__ partial_bias) {
-    __shared__ u32 tokens[THREADS];
-    __shared__ float scales[THREADS];
+    __shared__ u32 tokens[STAGED];
+    __shared__ float scales[STAGED];
     __shared__ float scratch[32];
     u32 latent = blockIdx.x, start, stop;
     const bool whole = latent < latents;
@@ -126,37 +180,9 @@ csc_rows(const u32* __restrict__ entries, const u32* __restrict__ offsets, const
     }
     if (latent < first || latent >= end) return;
     float* to = whole ? out + u64(latent) * d : partial + u64(blockIdx.x - latents) * d;
-    float weight_sum = 0.0f;
-    for (u32 base = 0; base < d; base += THREADS * COLUMNS) {
-        const u32 x = base + threadIdx.x;
-        float sums[COLUMNS] = {}, less[COLUMNS];
-#pragma unroll
-        for (u32 c = 0; c < COLUMNS; c++) less[c] = subtract && x + c * THREADS < d ? subtract[x + c * THREADS] : 0.0f;
-        for (u32 at = start; at < stop; at += THREADS) {
-            const u32 count = min(THREADS, stop - at);
-            __syncthreads();
-            if (threadIdx.x < count) {
-                const u32 entry = entries[at + threadIdx.x];
-                tokens[threadIdx.x] = entry / k;
-                scales[threadIdx.x] = weights[entry];
-                if (base == 0) weight_sum += weights[entry];
-            }
-            __syncthreads();
-            for (u32 e = 0; e < count; e++) {
-                const float* row = rows + u64(tokens[e]) * d;
-#pragma unroll
-                for (u32 c = 0; c < COLUMNS; c++) {
-                    if (x + c * THREADS < d) sums[c] += scales[e] * (row[x + c * THREADS] - less[c]);
-                }
-            }
-        }
-#pragma unroll
-        for (u32 c = 0; c < COLUMNS; c++) {
-            if (x + c * THREADS >= d) continue;
-            if (whole) to[x + c * THREADS] += sums[c];
-            else to[x + c * THREADS] = sums[c];
-        }
-    }
+    float weight_sum =
+        d % 4 == 0 ? gather_rows<true>(entries, start, stop, k, weights, rows, subtract, d, to, whole, tokens, scales)
+                   : gather_rows<false>(entries, start, stop, k, weights, rows, subtract, d, to, whole, tokens, scales);
     if (bias) {
         weight_sum = block_sum(weight_sum, scratch);
         if (threadIdx.x == 0) {

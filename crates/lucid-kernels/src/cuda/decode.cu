@@ -4,12 +4,92 @@
 // latents is a range first .. end, which the index of an unused slot is never in.
 #include "device.cuh"
 #include "warp.cuh"
+#include "wide.cuh"
 
 namespace {
 
 constexpr u32 THREADS = 128;
-constexpr u32 COLUMNS = 4;  // of a thread at a time
+constexpr u32 WIDE = 2;     // groups of four columns of a thread at a time
 constexpr u32 SLOTS = 128;  // of a token staged at a time
+constexpr u32 HELD = 8;     // groups of four columns of a gradient that a lane holds
+
+template <bool aligned>
+__device__ void decode(const u32* __restrict__ indices, const float* __restrict__ values, u64 n, u32 k, u32 first, u32 end,
+                       const float* __restrict__ w_dec, const float* __restrict__ bias, u32 d, float* __restrict__ out,
+                       u32* latents, float* z, u32* used) {
+    const u32 lane = threadIdx.x % 32;
+    for (u64 token = blockIdx.x; token < n; token += gridDim.x) {
+        for (u32 base = 0; base < d; base += blockDim.x * 4 * WIDE) {
+            u32 x[WIDE];
+            float4 sums[WIDE];
+#pragma unroll
+            for (u32 c = 0; c < WIDE; c++) {
+                x[c] = base + (c * blockDim.x + threadIdx.x) * 4;
+                sums[c] = bias ? columns<aligned>(bias, x[c], d) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+            }
+            for (u32 slot = 0; slot < k; slot += SLOTS) {
+                __syncthreads();
+                // One warp picks the slots of the range, in their order.
+                if (threadIdx.x < 32) {
+                    u32 kept = 0;
+                    for (u32 s = slot; s < min(k, slot + SLOTS); s += 32) {
+                        const bool valid = s + lane < k;
+                        const u32 latent = valid ? indices[token * k + s + lane] : end;
+                        const bool in = latent >= first && latent < end;
+                        const u32 votes = __ballot_sync(0xFFFFFFFF, in);
+                        if (in) {
+                            const u32 at = kept + __popc(votes & ((1u << lane) - 1));
+                            latents[at] = latent;
+                            z[at] = values[token * k + s + lane];
+                        }
+                        kept += __popc(votes);
+                    }
+                    if (lane == 0) *used = kept;
+                }
+                __syncthreads();
+                const u32 count = *used;
+#pragma unroll 4
+                for (u32 s = 0; s < count; s++) {
+                    const float* row = w_dec + u64(latents[s]) * d;
+#pragma unroll
+                    for (u32 c = 0; c < WIDE; c++) add_scaled(sums[c], z[s], columns<aligned>(row, x[c], d));
+                }
+            }
+#pragma unroll
+            for (u32 c = 0; c < WIDE; c++) store_columns<aligned>(out + token * d, x[c], d, sums[c]);
+        }
+    }
+}
+
+template <bool aligned>
+__device__ void values_backward(const u32* __restrict__ indices, u64 n, u32 k, u32 first, u32 end,
+                                const float* __restrict__ w_dec, const float* __restrict__ grad, u32 d,
+                                float* __restrict__ d_values) {
+    const u32 lane = threadIdx.x % 32;
+    for (u64 token = blockIdx.x; token < n; token += gridDim.x) {
+        for (u32 base = 0; base < d; base += 32 * 4 * HELD) {
+            float4 g[HELD];
+#pragma unroll
+            for (u32 h = 0; h < HELD; h++) g[h] = columns<aligned>(grad + token * d, base + (h * 32 + lane) * 4, d);
+            for (u32 slot = threadIdx.x / 32; slot < k; slot += THREADS / 32) {
+                const u32 latent = indices[token * k + slot];
+                if (latent < first || latent >= end) continue;
+                float4 row[HELD];
+#pragma unroll
+                for (u32 h = 0; h < HELD; h++) {
+                    row[h] = columns<aligned>(w_dec + u64(latent) * d, base + (h * 32 + lane) * 4, d);
+                }
+                float sum = 0.0f;
+#pragma unroll
+                for (u32 h = 0; h < HELD; h++) {
+                    sum += g[h].x * row[h].x, sum += g[h].y * row[h].y, sum += g[h].z * row[h].z, sum += g[h].w * row[h].w;
+                }
+                sum = warp_sum(sum);
+                if (lane == 0) d_values[token * k + slot] += sum;
+            }
+        }
+    }
+}
 
 }  // namespace
 
@@ -17,57 +97,16 @@ constexpr u32 SLOTS = 128;  // of a token staged at a time
 extern "C" __global__ void __launch_bounds__(THREADS)
 decode_rows(const u32* __restrict__ indices, const float* __restrict__ values, u64 n, u32 k, u32 first, u32 end,
             const float* __restrict__ w_dec, const float* __restrict__ bias, u32 d, float* __restrict__ out) {
-    __shared__ u32 latents[SLOTS];
+    __shared__ u32 latents[SLOTS], used;
     __shared__ float z[SLOTS];
-    for (u64 token = blockIdx.x; token < n; token += gridDim.x) {
-        for (u32 base = 0; base < d; base += THREADS * COLUMNS) {
-            const u32 x = base + threadIdx.x;
-            float sums[COLUMNS];
-#pragma unroll
-            for (u32 c = 0; c < COLUMNS; c++) {
-                sums[c] = bias && x + c * THREADS < d ? bias[x + c * THREADS] : 0.0f;
-            }
-            for (u32 slot = 0; slot < k; slot += SLOTS) {
-                const u32 count = min(SLOTS, k - slot);
-                __syncthreads();
-                if (threadIdx.x < count) {
-                    latents[threadIdx.x] = indices[token * k + slot + threadIdx.x];
-                    z[threadIdx.x] = values[token * k + slot + threadIdx.x];
-                }
-                __syncthreads();
-                for (u32 s = 0; s < count; s++) {
-                    const u32 latent = latents[s];
-                    if (latent < first || latent >= end) continue;
-                    const float* row = w_dec + u64(latent) * d;
-#pragma unroll
-                    for (u32 c = 0; c < COLUMNS; c++) {
-                        if (x + c * THREADS < d) sums[c] += z[s] * row[x + c * THREADS];
-                    }
-                }
-            }
-#pragma unroll
-            for (u32 c = 0; c < COLUMNS; c++) {
-                if (x + c * THREADS < d) out[token * d + x + c * THREADS] = sums[c];
-            }
-        }
-    }
+    if (d % 4 == 0) decode<true>(indices, values, n, k, first, end, w_dec, bias, d, out, latents, z, &used);
+    else decode<false>(indices, values, n, k, first, end, w_dec, bias, d, out, latents, z, &used);
 }
 
 // d_values[slot] += ⟨grad[t], w[latent]⟩ at the slots of the range. One block a token, one warp a slot.
 extern "C" __global__ void __launch_bounds__(THREADS)
 decode_values_backward(const u32* __restrict__ indices, u64 n, u32 k, u32 first, u32 end, const float* __restrict__ w_dec,
                        const float* __restrict__ grad, u32 d, float* __restrict__ d_values) {
-    const u32 lane = threadIdx.x % 32;
-    for (u64 token = blockIdx.x; token < n; token += gridDim.x) {
-        for (u32 slot = threadIdx.x / 32; slot < k; slot += THREADS / 32) {
-            const u32 latent = indices[token * k + slot];
-            if (latent < first || latent >= end) continue;
-            const float* row = w_dec + u64(latent) * d;
-            const float* g = grad + token * d;
-            float sum = 0.0f;
-            for (u32 x = lane; x < d; x += 32) sum += g[x] * row[x];
-            sum = warp_sum(sum);
-            if (lane == 0) d_values[token * k + slot] += sum;
-        }
-    }
+    if (d % 4 == 0) values_backward<true>(indices, n, k, first, end, w_dec, grad, d, d_values);
+    else values_backward<false>(indices, n, k, first, end, w_dec, grad, d, d_values);
 }

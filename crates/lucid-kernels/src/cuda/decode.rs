@@ -20,6 +20,11 @@ fn range(shape: CodeShape, block: Block) -> Range<usize> {
     }
 }
 
+/// Threads of a block that works on rows of `d` values, eight columns a thread where that is enough.
+fn threads(d: usize) -> u32 {
+    u32::try_from(d.div_ceil(8).next_multiple_of(32).clamp(32, 128)).unwrap_or(128)
+}
+
 pub(super) fn forward<D: Driver>(
     context: &Context<D>,
     codes: &Codes<Cuda<D>>,
@@ -36,7 +41,7 @@ pub(super) fn forward<D: Driver>(
     let range = range(codes.shape, block);
     let rows = dictionary.w_dec.read_at(dictionary.latents * d);
     let bias = if bias { dictionary.b_dec.read_at(d) } else { 0 };
-    launch!(context, "decode_rows", [blocks(n, 1), 1, 1], 128, 0;
+    launch!(context, "decode_rows", [blocks(n, 1), 1, 1], threads(d), 0;
         indices, values, n as u64, narrow("k", codes.k)?, narrow("latents", range.start)?, narrow("latents", range.end)?,
         rows, bias, narrow("d", d)?, out.write_at(n * d))
 }
@@ -120,9 +125,9 @@ fn gather<D: Driver>(
     );
     let Gathered { weights, rows, subtract, out, bias } = *gathered;
     let (first, end) = (narrow("latents", range.start)?, narrow("latents", range.end)?);
-    let (k, d) = (narrow("k", codes.k)?, narrow("d", d)?);
+    let (k, width, d) = (narrow("k", codes.k)?, d, narrow("d", d)?);
     let grid = narrow("latents", latents + segments)?;
-    launch!(context, "csc_rows", [grid, 1, 1], 128, 0;
+    launch!(context, "csc_rows", [grid, 1, 1], threads(width), 0;
         entries, offsets, cuts, narrow("latents", latents)?, first, end, k, weights, rows, subtract, d, out, bias, partial,
         partial_bias)?;
     if segments == 0 || range.is_empty() {

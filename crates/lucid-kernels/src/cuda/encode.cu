@@ -5,6 +5,8 @@
 #include "block.cuh"
 #include "mma.cuh"
 #include "split.cuh"
+#include "warp.cuh"
+#include "wide.cuh"
 
 // Rows as bf16 halves for the product: out[r] = split(rows[list ? list[r] : r] − subtract), `padded` columns, zero behind d.
 // Grid: rows over blocks.
@@ -118,29 +120,139 @@ gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u1
     }
 }
 
+namespace {
+
+constexpr u32 SELECTING = 128;   // threads of a block that selects
+constexpr u32 GROUPS = 12;       // groups of four columns that a thread holds
+constexpr u32 CANDIDATES = 256;  // that are ranked against each other
+constexpr u32 MOST = 64;         // slots of a row whose candidates are few
+constexpr u32 UNUSED = 0xFFFFFFFF;
+constexpr u64 PART = u64(1) << 63;
+
+// Positive floats are ordered as their bits are; everything else, NaN too, is 0.
+__device__ inline u32 positive_bits(float value) { return value > 0.0f ? __float_as_uint(value) : 0u; }
+
+// Sorts by part (latents from `border` on are behind the others), falling value, index.
+__device__ inline u64 sort_key(u32 latent, u32 bits, u32 border) {
+    return (latent >= border ? PART : 0) | u64(0x7FFFFFFF - bits) << 32 | latent;
+}
+
+// Leaves in `kept` the keys of all entries that can be among the k ≤ MOST largest of a row of count ≤ 4 · GROUPS · SELECTING,
+// and returns how many: more than CANDIDATES means that not all of them are there. A row is read once. The k-th largest of the
+// threads' own maxima, rounded down, is a bound that k entries reach.
+template <bool aligned>
+__device__ u32 candidates(const float* __restrict__ from, u32 count, u32 k, u32 first, u32 border,
+                          const u32* __restrict__ list, u64* kept, u32* maxima, u32* bound, u32* survivors) {
+    float4 held[GROUPS];
+    float most = 0.0f;
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) {
+        held[g] = float4{0.0f, 0.0f, 0.0f, 0.0f};
+        if (g * SELECTING * 4 < count) held[g] = columns<aligned>(from, (g * SELECTING + threadIdx.x) * 4, count);
+        most = fmaxf(fmaxf(most, fmaxf(held[g].x, held[g].y)), fmaxf(held[g].z, held[g].w));
+    }
+    maxima[threadIdx.x] = positive_bits(most);
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        u32 own[SELECTING / 32];
+#pragma unroll
+        for (u32 i = 0; i < SELECTING / 32; i++) own[i] = maxima[threadIdx.x + 32 * i];
+        u32 low = 0;
+        for (u32 bit = 1u << 30; bit >= 1u << 16; bit >>= 1) {
+            u32 reached = 0;
+#pragma unroll
+            for (u32 i = 0; i < SELECTING / 32; i++) reached += __popc(__ballot_sync(0xFFFFFFFF, own[i] >= (low | bit)));
+            if (reached >= k) low |= bit;
+        }
+        // With fewer than k positive maxima, every positive entry.
+        if (threadIdx.x == 0) *bound = max(low, 1u), *survivors = 0;
+    }
+    __syncthreads();
+    const float threshold = __uint_as_float(*bound);
+    auto consider = [&](float value, u32 j) {
+        if (!(value >= threshold)) return;
+        const u32 at = atomicAdd(survivors, 1u);
+        if (at < CANDIDATES) kept[at] = sort_key(list ? list[first + j] : first + j, __float_as_uint(value), border);
+    };
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) {
+        const u32 j = (g * SELECTING + threadIdx.x) * 4;
+        consider(held[g].x, j), consider(held[g].y, j + 1), consider(held[g].z, j + 2), consider(held[g].w, j + 3);
+    }
+    __syncthreads();
+    return *survivors;
+}
+
+// The k lowest keys of `count` ≤ CANDIDATES in `kept`, parts aside, into k slots: by part, falling value, index.
+__device__ void rank(u64* kept, u32 count, u32 k, bool parts, u32* __restrict__ indices, float* __restrict__ values) {
+    constexpr u32 EACH = CANDIDATES / SELECTING;
+    u64 own[EACH];
+    u32 slot[EACH];
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) {
+        const u32 at = threadIdx.x + i * SELECTING;
+        slot[i] = UNUSED;
+        if (at >= count) continue;
+        own[i] = kept[at];
+        u32 before = 0;
+        for (u32 other = 0; other < count; other++) before += (kept[other] & ~PART) < (own[i] & ~PART);
+        if (before < k) slot[i] = before;
+    }
+    if (parts) {
+        __syncthreads();
+#pragma unroll
+        for (u32 i = 0; i < EACH; i++) {
+            const u32 at = threadIdx.x + i * SELECTING;
+            if (at < count && slot[i] == UNUSED) kept[at] = ~u64(0);
+        }
+        __syncthreads();
+#pragma unroll
+        for (u32 i = 0; i < EACH; i++) {
+            if (slot[i] == UNUSED) continue;
+            slot[i] = 0;
+            for (u32 other = 0; other < count; other++) slot[i] += kept[other] < own[i];
+        }
+    }
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) {
+        if (slot[i] == UNUSED) continue;
+        indices[slot[i]] = u32(own[i]);
+        values[slot[i]] = __uint_as_float(0x7FFFFFFF - (u32(own[i] >> 32) & 0x7FFFFFFF));
+    }
+    for (u32 empty = count + threadIdx.x; empty < k; empty += SELECTING) indices[empty] = UNUSED, values[empty] = 0.0f;
+}
+
+}  // namespace
+
 // Exact Top-k of the positive entries of columns first .. first + count of every row of a [rows · stride]; ties to the
 // lower column. Entry j is latent list[j], or j itself. Slots offset .. offset + k of a token of `slots`: those below
-// `border` first, each part by falling value; unused slots last. One block a row, radix selection on the bits of the value.
-// Dynamic shared memory: 8 bytes times the power of two at or above k.
-extern "C" __global__ void __launch_bounds__(128)
+// `border` first, each part by falling value; unused slots last. One block a row: candidates from registers where a row and k
+// are small enough, and else, or where candidates are many, radix selection on the bits of the value.
+// Dynamic shared memory: 8 bytes times CANDIDATES, or times the power of two at or above k where that is more.
+extern "C" __global__ void __launch_bounds__(SELECTING, 1)
 topk_rows(const float* __restrict__ a, u64 rows, u64 stride, u32 first, u32 count, u32 k, u32 border,
           const u32* __restrict__ list, u32 slots, u32 offset, u32* __restrict__ indices, float* __restrict__ values) {
     DYN_SHARED(u64, kept);
     __shared__ u32 histogram[256];
     __shared__ u32 digit, above, survivors, wanted, size;
-    constexpr u32 UNUSED = 0xFFFFFFFF;
+    const bool aligned = stride % 4 == 0 && first % 4 == 0 && count % 4 == 0;
     const u32 lane = threadIdx.x % 32;
     u32 room = 1;
     while (room < k) room *= 2;
     for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
         const float* from = a + row * stride + first;
-        // Positive floats are ordered as their bits are; everything else, NaN too, is 0.
-        auto bits = [&](u32 j) { return from[j] > 0.0f ? __float_as_uint(from[j]) : 0u; };
-        // Sorts by part, falling value, index.
-        auto key = [&](u32 j) {
-            const u32 latent = list ? list[first + j] : first + j;
-            return u64(latent >= border) << 63 | u64(0x7FFFFFFF - bits(j)) << 32 | latent;
-        };
+        if (k <= MOST && count <= 4 * GROUPS * SELECTING) {
+            const u32 found =
+                aligned ? candidates<true>(from, count, k, first, border, list, kept, histogram, &wanted, &survivors)
+                        : candidates<false>(from, count, k, first, border, list, kept, histogram, &wanted, &survivors);
+            const u64 slot = row * slots + offset;
+            if (found <= CANDIDATES) rank(kept, found, k, border != UNUSED, indices + slot, values + slot);
+            // The next row's keys go where these are read, and the other way starts over.
+            __syncthreads();
+            if (found <= CANDIDATES) continue;
+        }
+        auto bits = [&](u32 j) { return positive_bits(from[j]); };
+        auto key = [&](u32 j) { return sort_key(list ? list[first + j] : first + j, bits(j), border); };
         if (threadIdx.x == 0) wanted = k, survivors = 0;
         for (u32 at = threadIdx.x; at < room; at += blockDim.x) kept[at] = ~u64(0);
 

@@ -1,7 +1,7 @@
 //! Encoder: launches of encode.cu.
 
 use super::Cuda;
-use super::driver::Driver;
+use super::driver::{Driver, Limits};
 use super::launcher::{Context, Packed, State, blocks, launch, narrow, slots};
 use crate::codes::{CodeShape, Codes, Dictionary, Selection};
 use crate::error::KernelError;
@@ -10,6 +10,10 @@ use crate::error::KernelError;
 const DEPTH: usize = 32;
 /// Rows and columns of a block of the product.
 const TILE: usize = 128;
+/// Blocks of the product that a multiprocessor runs at once.
+const BLOCKS: usize = 2;
+/// Keys that Top-k ranks against each other; encode.cu has the same number.
+const CANDIDATES: usize = 256;
 /// Two stages of four operands of 128 × 32 halves.
 const PRODUCT_SHARED: usize = 2 * 4 * TILE * DEPTH * 2;
 
@@ -57,6 +61,17 @@ fn pack<D: Driver>(
         rows, list, subtract, n as u64, d, padded, hi, lo)
 }
 
+/// Tokens whose pre-activations exist at a time. They take up to 0.6 of the cache, which the product's operands share; of those
+/// sizes the one whose tiles leave the fewest multiprocessors idle at the end.
+fn chunk(limits: Limits, tokens: usize, latents: usize) -> usize {
+    let most = (limits.l2_bytes * 3 / 5 / (latents * size_of::<f32>() * TILE).max(1)).max(1);
+    let (across, at_once) = (latents.div_ceil(TILE), (BLOCKS * limits.multiprocessors).max(1));
+    let waves = |tiles: usize| (tiles * across).div_ceil(at_once);
+    // Tiles for a wave; the larger of two that do as well.
+    let best = (1..=most).max_by(|&a, &b| (a * waves(b), a).cmp(&(b * waves(a), b)));
+    (best.unwrap_or(1) * TILE).min(tokens.next_multiple_of(TILE))
+}
+
 /// Pre-activations chunk by chunk, and each of `parts` selected from them. `weights` are the packed encoder rows of
 /// `latents` columns, the latents in `list` or all.
 fn select<D: Driver>(
@@ -72,9 +87,7 @@ fn select<D: Driver>(
 ) -> Result<(), KernelError> {
     let (n, d) = (codes.n, dictionary.d);
     let width = d.next_multiple_of(DEPTH);
-    // Half of the cache for pre-activations: the product's operands share it.
-    let rows = (context.limits().l2_bytes / 2 / (latents * size_of::<f32>()).max(1)).max(TILE) / TILE * TILE;
-    let chunk = rows.min(n.next_multiple_of(TILE));
+    let chunk = chunk(context.limits(), n, latents);
     state.pre_activations.reserve(chunk * latents)?;
     let slot_count = n * codes.k;
     let (indices, values) = (codes.indices.write_at(slot_count), codes.values.write_at(slot_count));
@@ -90,7 +103,7 @@ fn select<D: Driver>(
             dictionary.b_enc.read_at(if list == 0 { latents } else { 0 }), list, count as u64, latents as u64,
             narrow("d", width)?, a)?;
         for part in parts.iter().filter(|part| part.k > 0) {
-            let shared = part.k.next_power_of_two() * size_of::<u64>();
+            let shared = part.k.next_power_of_two().max(CANDIDATES) * size_of::<u64>();
             if shared > context.limits().shared_bytes {
                 let most = context.limits().shared_bytes / 2 / size_of::<u64>();
                 return Err(KernelError::shape("k of a block", part.k, format!("at most {most} on this device")));

@@ -39,6 +39,11 @@ fn sources() -> Vec<Source> {
     paths.into_iter().map(source).collect()
 }
 
+/// Whether a source is for sm_90a alone, with instructions that the shim does not know.
+fn hopper(name: &str) -> bool {
+    name.ends_with("_sm90a")
+}
+
 /// Names of the kernels of a source.
 fn kernels(source: &str) -> Vec<String> {
     let after = source.split("extern \"C\" __global__ void").skip(1);
@@ -61,7 +66,8 @@ fn modules(sources: &[Source]) -> String {
         let fatbin = path.with_file_name("").join("../../fatbin").join(format!("{name}.fatbin"));
         let _ = writeln!(
             text,
-            "    Module {{ name: {name:?}, image: &Aligned(*include_bytes!({:?})).0, kernels: &{kernels:?} }},",
+            "    Module {{ name: {name:?}, hopper: {}, image: &Aligned(*include_bytes!({:?})).0, kernels: &{kernels:?} }},",
+            hopper(name),
             fatbin.display().to_string()
         );
     }
@@ -99,7 +105,7 @@ mod shim {
         println!("cargo:rerun-if-env-changed=LUCID_SHIM_SANITIZE");
         let mut files = Vec::new();
         let mut names = Vec::new();
-        for Source { path, kernels, .. } in sources {
+        for Source { path, kernels, .. } in sources.iter().filter(|source| !super::hopper(&source.name)) {
             for name in kernels {
                 // A file for each kernel, so that its shared memory has a section of its own. Within a namespace without
                 // a name, or g++ would leave the shared memory of inline functions out of the section.

@@ -27,10 +27,13 @@ from pathlib import Path
 REQUIRED = [
     ("gemm_*", "HMMA", 80),
     ("mix_*", "HMMA", 80),
+    ("wgmma_*", "HGMMA", 90),
 ]
 
 # Machine code runs within its major version: 90 is for that one alone, 100 also serves 103 and 120 also serves 121.
 SASS = [75, 80, 86, 89, 90, 100, 120]
+# A source whose name ends in _sm90a holds Hopper's own instructions, which no other GPU runs: no PTX either.
+HOPPER, HOPPER_SUFFIX = "90a", "_sm90a"
 # No PTX for compute_75: the only such GPUs are sm_75, which has machine code, and everything younger takes compute_80.
 PTX_ARCH = 80
 
@@ -50,11 +53,12 @@ MULTIPROCESSOR = {
     90: (2048, 32, 228 << 10, 1024, 128),
     100: (2048, 32, 228 << 10, 1024, 128),
     120: (1536, 24, 100 << 10, 1024, 128),
+    HOPPER: (2048, 32, 228 << 10, 1024, 128),
 }
 # The same on all of them: registers in a multiprocessor and in a block, the unit for a warp, and its four partitions.
 REGISTERS, REGISTER_UNIT, PARTITIONS = 65536, 256, 4
 
-COUNTED = ["HMMA", "LDGSTS", "LDSM", "LDL", "STL"]
+COUNTED = ["HMMA", "HGMMA", "LDGSTS", "LDSM", "LDL", "STL"]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -230,6 +234,15 @@ def compile_one(tools, source, arch, as_ptx):
 SPILL_HINT = "ptxas spills to fit more blocks; __launch_bounds__(threads, 1) gives it the registers"
 
 
+def number(arch):
+    return int(str(arch).rstrip("a"))
+
+
+def architectures(file):
+    """What a source is compiled to machine code for."""
+    return [HOPPER] if file.stem.endswith(HOPPER_SUFFIX) else SASS
+
+
 def faults(name, arch, kernel):
     """Why a compiled kernel must not be committed."""
     if kernel["spill_stores"] or kernel["spill_loads"]:
@@ -238,7 +251,7 @@ def faults(name, arch, kernel):
         why = "an array with an index that is not known at compile time"
         yield f"uses local memory: {kernel['ldl']} LDL, {kernel['stl']} STL ({why}?)"
     for pattern, instruction, first in REQUIRED:
-        if fnmatch.fnmatchcase(name, pattern) and arch >= first and not kernel[instruction.lower()]:
+        if fnmatch.fnmatchcase(name, pattern) and number(arch) >= first and not kernel[instruction.lower()]:
             yield f"holds no {instruction}"
     if kernel["threads"] is None:
         yield "has no __launch_bounds__, so that neither registers nor occupancy can be judged"
@@ -254,8 +267,9 @@ def faults(name, arch, kernel):
 # What is written
 
 
-def link(tools, name, results):
+def link(tools, file, results):
     """One fatbin from the code of every architecture."""
+    name, archs = file.name, architectures(file)
     lib = ctypes.CDLL(str(tools.nvfatbin))
     handle, size = ctypes.c_void_p(), ctypes.c_size_t()
 
@@ -264,11 +278,12 @@ def link(tools, name, results):
             sys.exit(f"{function} fails on {name}")
 
     call("nvFatbinCreate", ctypes.byref(handle), strings(FATBIN_FLAGS), ctypes.c_size_t(len(FATBIN_FLAGS)))
-    for arch, result in zip(SASS, results):
+    for arch, result in zip(archs, results):
         code = result["code"]
         call("nvFatbinAddCubin", handle, code, ctypes.c_size_t(len(code)), str(arch).encode(), name.encode())
-    ptx = results[-1]["code"] + b"\0"
-    call("nvFatbinAddPTX", handle, ptx, ctypes.c_size_t(len(ptx)), str(PTX_ARCH).encode(), name.encode(), b"")
+    for result in results[len(archs) :]:
+        ptx = result["code"] + b"\0"
+        call("nvFatbinAddPTX", handle, ptx, ctypes.c_size_t(len(ptx)), str(PTX_ARCH).encode(), name.encode(), b"")
     call("nvFatbinSize", handle, ctypes.byref(size))
     buffer = ctypes.create_string_buffer(size.value)
     call("nvFatbinGet", handle, buffer)
@@ -298,7 +313,7 @@ def describe(sources, fatbins, kernels):
         },
         "fatbins": {f"{name}.fatbin": {"bytes": len(data), "sha256": sha256(data)} for name, data in fatbins.items()},
         "kernels": {
-            name: {f"sm_{arch}": {"source": source, **per_arch[arch]} for arch in SASS}
+            name: {f"sm_{arch}": {"source": source, **kernel} for arch, kernel in per_arch.items()}
             for name, (source, per_arch) in kernels.items()
         },
         "ptx": [f"compute_{PTX_ARCH}"],
@@ -320,7 +335,7 @@ These numbers are what the compilers say about each CUDA kernel; nothing here wa
 thread. Shared memory is the static part, in bytes: a kernel that is launched with dynamic shared memory holds more, which
 is not known at compile time. Occupancy is computed for the block size of `__launch_bounds__`, from registers, static
 shared memory and the limits of threads and blocks alone, so that it is an upper bound for a kernel with dynamic shared
-memory. HMMA (tensor cores), LDGSTS (asynchronous copies) and LDSM (matrix loads) count instructions in the machine code,
+memory. HMMA and HGMMA (tensor cores), LDGSTS (asynchronous copies) and LDSM (matrix loads) count instructions in the machine code,
 not how often they run.
 """
 
@@ -329,14 +344,13 @@ def table(kernels):
     lines = [TABLE_HEAD]
     for source in sorted({source for source, _ in kernels.values()}):
         lines.append(f"## {source}\n")
-        columns = "kernel|arch|block|registers|shared|spills|blocks per SM|occupancy|HMMA|LDGSTS|LDSM".split("|")
+        columns = "kernel|arch|block|registers|shared|spills|blocks per SM|occupancy|HMMA|HGMMA|LDGSTS|LDSM".split("|")
         lines += [f"| {' | '.join(columns)} |", "|---|---|" + "---:|" * (len(columns) - 2)]
         for name in sorted(name for name, (own, _) in kernels.items() if own == source):
-            for arch in SASS:
-                k = kernels[name][1][arch]
+            for arch, k in kernels[name][1].items():
                 cells = [f"`{name}`", f"sm_{arch}", k["threads"], k["registers"], k["shared"]]
                 cells += [k["spill_stores"] + k["spill_loads"], k["blocks_per_multiprocessor"]]
-                cells += [f"{k['occupancy_percent']} %", k["hmma"], k["ldgsts"], k["ldsm"]]
+                cells += [f"{k['occupancy_percent']} %", k["hmma"], k["hgmma"], k["ldgsts"], k["ldsm"]]
                 lines.append(f"| {' | '.join(map(str, cells))} |")
         lines.append("")
     return "\n".join(lines)
@@ -358,8 +372,12 @@ def main():
 
     fatbins, kernels, errors = {}, {}, []
     with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        targets = [(arch, False) for arch in SASS] + [(PTX_ARCH, True)]
-        jobs = {file: [pool.submit(compile_one, tools, file, *target) for target in targets] for file in files}
+
+        def targets(file):
+            younger = [] if architectures(file) == [HOPPER] else [(PTX_ARCH, True)]
+            return [(arch, False) for arch in architectures(file)] + younger
+
+        jobs = {file: [pool.submit(compile_one, tools, file, *target) for target in targets(file)] for file in files}
         for file, futures in jobs.items():
             results = [future.result() for future in futures]
             for result in results:
@@ -375,8 +393,10 @@ def main():
             for name in names.pop():
                 if name in kernels:
                     errors.append(f"{name} is in both {kernels[name][0]} and {file.name}")
-                kernels[name] = file.name, {arch: result["kernels"][name] for arch, result in zip(SASS, results)}
-            fatbins[file.stem] = link(tools, file.name, results)
+                kernels[name] = file.name, {
+                    arch: result["kernels"][name] for arch, result in zip(architectures(file), results)
+                }
+            fatbins[file.stem] = link(tools, file, results)
     if errors:
         sys.exit("\n".join(errors) + f"\n{len(errors)} faults; nothing was written")
 

@@ -46,6 +46,7 @@ impl Recorder {
             shared_bytes: card.shared_bytes as usize,
             l2_bytes: card.cache_bytes as usize,
             multiprocessors: card.multiprocessors as usize,
+            wgmma: card.mma_share < 1.0,
         };
         let (launches, contents) = (Mutex::default(), Mutex::default());
         Arc::new(Self { limits, next: AtomicU64::new(1 << 20), launches, contents })

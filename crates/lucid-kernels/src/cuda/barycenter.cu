@@ -5,6 +5,7 @@
 #include "mma.cuh"
 #include "split.cuh"
 #include "warp.cuh"
+#include "wide.cuh"
 
 namespace {
 
@@ -25,6 +26,28 @@ __device__ inline void put(Halves& halves, u32 at, float value) {
     const Split parts = split(value);
     halves.hi[at] = parts.hi;
     halves.lo[at] = parts.lo;
+}
+
+// Four neighbours within a chunk, `at` a multiple of 4.
+__device__ inline void put_four(Halves& halves, u32 at, float4 value) {
+    const SplitPair first = split_pair(value.x, value.y), second = split_pair(value.z, value.w);
+    *reinterpret_cast<uint2*>(halves.hi + at) = uint2{first.hi, second.hi};
+    *reinterpret_cast<uint2*>(halves.lo + at) = uint2{first.lo, second.lo};
+}
+
+__device__ inline float4 load_four(bool aligned, const float* row, u32 x, u32 d) {
+    return aligned ? columns<true>(row, x, d) : columns<false>(row, x, d);
+}
+
+// 1 / mass in two factors, so that it is finite for the smallest mass; 0 where there is none.
+struct Inverse {
+    float first, second;
+};
+
+__device__ inline Inverse inverse(float mass) {
+    if (!(mass > 0.0f)) return {0.0f, 0.0f};
+    const float lift = mass < 1e-30f ? 1.8446744e19f : 1.0f;
+    return {lift, 1.0f / (mass * lift)};
 }
 
 // Adds the product of one depth to a warp's sums. `rows_are_terms`: b lies as [term][column] (at64), else as
@@ -100,28 +123,52 @@ mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mas
          const u64* __restrict__ own, const u64* __restrict__ other, const u64* __restrict__ cells,
          const float* __restrict__ y, u32 d, float* __restrict__ out) {
     __shared__ __align__(16) Halves a, b;
+    __shared__ Inverse of_row[TILE], of_term[DEPTH];
     const u64 pair = blockIdx.x;
     const u32 rows = u32(own[pair + 1] - own[pair]), terms = u32(other[pair + 1] - other[pair]);
     const u32 first_row = blockIdx.z * TILE, first_column = blockIdx.y * TILE;
     if (first_row >= rows) return;
+    const bool wide_plan = cells[pair] % 4 == 0 && (transposed ? rows : terms) % 4 == 0, wide_y = d % 4 == 0;
     plan += cells[pair];
     mass += mass_of_own ? own[pair] : other[pair];
     y += other[pair] * d, out += own[pair] * d;
+    if (threadIdx.x < TILE) {
+        const u32 row = first_row + threadIdx.x;
+        of_row[threadIdx.x] = mass_of_own && row < rows ? inverse(mass[row]) : Inverse{1.0f, 1.0f};
+    }
     float sums[2][4][4] = {};
     for (u32 base = 0; base < terms; base += DEPTH) {
         __syncthreads();
-        for (u32 at = threadIdx.x; at < TILE * DEPTH; at += THREADS) {
-            // Neighbouring threads take neighbouring cells of the plan.
+        if (threadIdx.x < DEPTH) {
+            const u32 term = base + threadIdx.x;
+            of_term[threadIdx.x] = !mass_of_own && term < terms ? inverse(mass[term]) : Inverse{1.0f, 1.0f};
+        }
+        for (u32 at = threadIdx.x * 4; at < TILE * DEPTH; at += THREADS * 4) {
+            const u32 x = first_column + at % TILE, from = base + at / TILE;
+            const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
+            put_four(b, at64(at / TILE, at % TILE), from < terms ? load_four(wide_y, y + u64(from) * d, x, d) : zero);
+        }
+        __syncthreads();
+        for (u32 at = threadIdx.x * 4; at < TILE * DEPTH; at += THREADS * 4) {
+            // Four cells of a row of the plan.
             const u32 r = transposed ? at % TILE : at / DEPTH, t = transposed ? at / TILE : at % DEPTH;
             const u32 row = first_row + r, term = base + t;
-            float share = 0.0f;
-            if (row < rows && term < terms) {
-                const float whole = mass[mass_of_own ? row : term];
-                if (whole > 0.0f) share = plan[cell(row, term, rows, terms, transposed)] / whole;
+            float4 share = {0.0f, 0.0f, 0.0f, 0.0f};
+            if (transposed ? term < terms : row < rows) {
+                share = transposed ? load_four(wide_plan, plan + u64(term) * rows, row, rows)
+                                   : load_four(wide_plan, plan + u64(row) * terms, term, terms);
             }
-            put(a, at32(r, t), share);
-            const u32 x = first_column + at % TILE, from = base + at / TILE;
-            put(b, at64(at / TILE, at % TILE), from < terms && x < d ? y[u64(from) * d + x] : 0.0f);
+            auto part = [&](float cell, u32 r, u32 t) {
+                const Inverse by_row = of_row[r], by_term = of_term[t];
+                return cell * (by_row.first * by_term.first) * (by_row.second * by_term.second);
+            };
+            if (transposed) {
+                put(a, at32(r, t), part(share.x, r, t)), put(a, at32(r + 1, t), part(share.y, r + 1, t));
+                put(a, at32(r + 2, t), part(share.z, r + 2, t)), put(a, at32(r + 3, t), part(share.w, r + 3, t));
+            } else {
+                put_four(a, at32(r, t),
+                         {part(share.x, r, t), part(share.y, r, t + 1), part(share.z, r, t + 2), part(share.w, r, t + 3)});
+            }
         }
         __syncthreads();
         accumulate<true>(a, b, sums);
@@ -145,10 +192,14 @@ mix_inner(const float* __restrict__ grad, const float* __restrict__ y, u32 trans
     float sums[2][4][4] = {};
     for (u32 base = 0; base < d; base += DEPTH) {
         __syncthreads();
-        for (u32 at = threadIdx.x; at < TILE * DEPTH; at += THREADS) {
+        for (u32 at = threadIdx.x * 4; at < TILE * DEPTH; at += THREADS * 4) {
             const u32 r = at / DEPTH, x = base + at % DEPTH;
-            put(a, at32(r, at % DEPTH), first_target + r < targets && x < d ? grad[u64(first_target + r) * d + x] : 0.0f);
-            put(b, at32(r, at % DEPTH), first_source + r < sources && x < d ? y[u64(first_source + r) * d + x] : 0.0f);
+            const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
+            const bool in_targets = first_target + r < targets, in_sources = first_source + r < sources;
+            put_four(a, at32(r, at % DEPTH),
+                     in_targets ? load_four(d % 4 == 0, grad + u64(first_target + r) * d, x, d) : zero);
+            put_four(b, at32(r, at % DEPTH),
+                     in_sources ? load_four(d % 4 == 0, y + u64(first_source + r) * d, x, d) : zero);
         }
         __syncthreads();
         accumulate<false>(a, b, sums);

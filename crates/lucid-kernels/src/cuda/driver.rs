@@ -14,6 +14,8 @@ pub struct Limits {
     pub l2_bytes: usize,
     /// Multiprocessors.
     pub multiprocessors: usize,
+    /// Whether kernels for sm_90a run: a Hopper GPU.
+    pub wgmma: bool,
 }
 
 /// One parameter of a kernel; pointers are [`Argument::U64`].

@@ -5,64 +5,75 @@
 #include "block.cuh"
 #include "mma.cuh"
 #include "split.cuh"
+#include "tiles.cuh"
 #include "warp.cuh"
 #include "wide.cuh"
 
-// Rows as bf16 halves for the product: out[r] = split(rows[list ? list[r] : r] − subtract), `padded` columns, zero behind d.
-// Grid: rows over blocks.
+// Rows as bf16 halves for the product, in tiles (tiles.cuh): split(rows[list ? list[r] : r] − subtract), `padded` columns,
+// zero behind d; rows behind n are left as they are. Grid: rows / 4 over blocks, a warp a row.
 extern "C" __global__ void __launch_bounds__(128)
 pack_rows(const float* __restrict__ rows, const u32* __restrict__ list, const float* __restrict__ subtract, u64 n, u32 d,
           u32 padded, u16* __restrict__ hi, u16* __restrict__ lo) {
-    for (u64 row = blockIdx.x; row < n; row += gridDim.x) {
+    const u32 lane = threadIdx.x % 32;
+    for (u64 row = u64(blockIdx.x) * 4 + threadIdx.x / 32; row < n; row += u64(gridDim.x) * 4) {
         const float* from = rows + (list ? u64(list[row]) : row) * d;
-        for (u32 x = threadIdx.x; x < padded; x += blockDim.x) {
-            const float value = x < d ? from[x] - (subtract ? subtract[x] : 0.0f) : 0.0f;
-            const Split parts = split(value);
-            hi[row * padded + x] = parts.hi;
-            lo[row * padded + x] = parts.lo;
+        const u64 tiles = row / TILE_ROWS * (padded / TILE_COLUMNS);
+        for (u32 x = lane * 4; x < padded; x += 32 * 4) {
+            float4 value, less = {0.0f, 0.0f, 0.0f, 0.0f};
+            if (d % 4 == 0) {
+                value = columns<true>(from, x, d);
+                if (subtract) less = columns<true>(subtract, x, d);
+            } else {
+                value = columns<false>(from, x, d);
+                if (subtract) less = columns<false>(subtract, x, d);
+            }
+            const SplitPair first = split_pair(value.x - less.x, value.y - less.y);
+            const SplitPair second = split_pair(value.z - less.z, value.w - less.w);
+            const u64 at = (tiles + x / TILE_COLUMNS) * TILE +
+                           swizzled(row % TILE_ROWS, x % TILE_COLUMNS / 8) + x % 8;
+            *reinterpret_cast<uint2*>(hi + at) = uint2{first.hi, second.hi};
+            *reinterpret_cast<uint2*>(lo + at) = uint2{first.lo, second.lo};
         }
     }
 }
 
 namespace {
 
-constexpr u32 TILE = 128;      // tokens and latents of a block
-constexpr u32 DEPTH = 32;      // columns of a stage
-constexpr u32 OPERAND = TILE * DEPTH;
-constexpr u32 STAGE = 4 * OPERAND;  // A hi, A lo, B hi, B lo
+constexpr u32 STAGE = 4 * TILE;  // A hi, A lo, B hi, B lo
+// Blocks that fit a multiprocessor by their shared memory; the twin of the product below arch 80 needs more registers.
+#if !defined(LUCID_SHIM) && __CUDA_ARCH__ < 800
+constexpr u32 BLOCKS = 1;
+#else
+constexpr u32 BLOCKS = 2;
+#endif
 
-// Where 16-byte chunk c of a row of 64 bytes lies: eight rows read by one ldmatrix then touch all 32 banks.
-__device__ inline u32 swizzled(u32 row, u32 chunk) { return row * DEPTH + ((chunk ^ (row >> 1 & 3)) << 3); }
-
-// One operand's tile of a stage: rows `first ..` of a matrix of `count` rows, columns `column ..`; rows behind the end are 0.
-__device__ inline void stage(u16* shared, const u16* from, u64 first, u64 count, u32 width, u32 column) {
-    for (u32 at = threadIdx.x; at < OPERAND / 8; at += 256) {
-        const u32 row = at / 4, chunk = at % 4;
-        const bool valid = first + row < count;
-        cp_async_16(shared + swizzled(row, chunk), from + (valid ? first + row : 0) * width + column + chunk * 8, valid);
-    }
+// Copies one operand's tile. Rows behind the last are whatever the memory holds: only outputs that nobody wants see them.
+__device__ inline void stage(u16* shared, const u16* tile) {
+    for (u32 at = threadIdx.x * 8; at < TILE; at += 256 * 8) cp_async_16(shared + at, tile + at, true);
 }
 
 }  // namespace
 
-// out[i, j] = ⟨a_i, b_j⟩ + bias[list ? list[j] : j] from halves as `pack_rows` leaves them: a [m · width],
-// b [n · width], out [m · n]; width a multiple of 32. Dynamic shared memory: 64 KiB. Grid: (m / 128, n / 128).
+// out[i, j] = ⟨a_i, b_j⟩ + bias[list ? list[j] : j] from tiles as `pack_rows` leaves them: a of m rows, b of n, out [m · n];
+// width a multiple of 32. Hopper has a faster twin in encode_sm90a.cu. Dynamic shared memory: 64 KiB. Grid: (m / 128, n / 128).
 // Eight warps, 64 × 32 outputs each; two stages of cp.async.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u16* __restrict__ b_hi,
             const u16* __restrict__ b_lo, const float* __restrict__ bias, const u32* __restrict__ list, u64 m, u64 n,
             u32 width, float* __restrict__ out) {
     DYN_SHARED(u16, shared);
-    const u64 first_m = u64(blockIdx.x) * TILE, first_n = u64(blockIdx.y) * TILE;
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u32 warp_m = warp / 4 * 64, warp_n = warp % 4 * 32;
-    const u32 steps = width / DEPTH;
+    const u32 steps = width / TILE_COLUMNS;
+    const u64 tiles_m = u64(blockIdx.x) * steps * TILE, tiles_n = u64(blockIdx.y) * steps * TILE;
+    a_hi += tiles_m, a_lo += tiles_m, b_hi += tiles_n, b_lo += tiles_n;
     auto load = [&](u32 step) {
         u16* to = shared + step % 2 * STAGE;
-        stage(to, a_hi, first_m, m, width, step * DEPTH);
-        stage(to + OPERAND, a_lo, first_m, m, width, step * DEPTH);
-        stage(to + 2 * OPERAND, b_hi, first_n, n, width, step * DEPTH);
-        stage(to + 3 * OPERAND, b_lo, first_n, n, width, step * DEPTH);
+        const u32 at = step * TILE;
+        stage(to, a_hi + at);
+        stage(to + TILE, a_lo + at);
+        stage(to + 2 * TILE, b_hi + at);
+        stage(to + 3 * TILE, b_lo + at);
     };
     float sums[4][4][4] = {};
     load(0);
@@ -75,7 +86,7 @@ gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u1
         const u16* from = shared + step % 2 * STAGE;
 // Unrolled, the two halves' fragments would not fit into registers.
 #pragma unroll 1
-        for (u32 k = 0; k < DEPTH; k += 16) {
+        for (u32 k = 0; k < TILE_COLUMNS; k += 16) {
             u32 b[2][4][2];
 #pragma unroll
             for (u32 half = 0; half < 2; half++) {
@@ -83,7 +94,7 @@ gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u1
                 for (u32 pair = 0; pair < 2; pair++) {
                     const u32 row = warp_n + pair * 16 + lane / 16 * 8 + lane % 8;
                     u32 r[4];
-                    ldmatrix_x4(r, from + (2 + half) * OPERAND + swizzled(row, k / 8 + lane / 8 % 2));
+                    ldmatrix_x4(r, from + (2 + half) * TILE + swizzled(row, k / 8 + lane / 8 % 2));
                     b[half][2 * pair][0] = r[0], b[half][2 * pair][1] = r[1];
                     b[half][2 * pair + 1][0] = r[2], b[half][2 * pair + 1][1] = r[3];
                 }
@@ -93,7 +104,7 @@ gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u1
                 const u32 at = swizzled(warp_m + tile * 16 + lane % 16, k / 8 + lane / 16);
                 u32 hi[4], lo[4];
                 ldmatrix_x4(hi, from + at);
-                ldmatrix_x4(lo, from + OPERAND + at);
+                ldmatrix_x4(lo, from + TILE + at);
 #pragma unroll
                 for (u32 column = 0; column < 4; column++) {
                     // Small terms first.
@@ -112,9 +123,9 @@ gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u1
         for (u32 column = 0; column < 4; column++) {
 #pragma unroll
             for (u32 e = 0; e < 4; e++) {
-                const u64 i = first_m + warp_m + tile * 16 + lane / 4 + e / 2 * 8;
-                const u64 j = first_n + warp_n + column * 8 + lane % 4 * 2 + e % 2;
-                if (i < m && j < n) out[i * n + j] = sums[tile][column][e] + bias[list ? list[j] : u32(j)];
+                const u32 i = blockIdx.x * TILE_ROWS + warp_m + tile * 16 + lane / 4 + e / 2 * 8;
+                const u32 j = blockIdx.y * TILE_ROWS + warp_n + column * 8 + lane % 4 * 2 + e % 2;
+                if (i < m && j < n) out[i * n + j] = sums[tile][column][e] + bias[list ? list[j] : j];
             }
         }
     }
@@ -226,12 +237,16 @@ __device__ void rank(u64* kept, u32 count, u32 k, bool parts, u32* __restrict__ 
 
 // Exact Top-k of the positive entries of columns first .. first + count of every row of a [rows · stride]; ties to the
 // lower column. Entry j is latent list[j], or j itself. Slots offset .. offset + k of a token of `slots`: those below
-// `border` first, each part by falling value; unused slots last. One block a row: candidates from registers where a row and k
-// are small enough, and else, or where candidates are many, radix selection on the bits of the value.
-// Dynamic shared memory: 8 bytes times CANDIDATES, or times the power of two at or above k where that is more.
-extern "C" __global__ void __launch_bounds__(SELECTING, 1)
-topk_rows(const float* __restrict__ a, u64 rows, u64 stride, u32 first, u32 count, u32 k, u32 border,
-          const u32* __restrict__ list, u32 slots, u32 offset, u32* __restrict__ indices, float* __restrict__ values) {
+// `border` first, each part by falling value; unused slots last. Blocks with blockIdx.y 1 select from other columns into other
+// slots (`_b`). One block a row: candidates from registers where a row and k are small enough, and else, or where candidates
+// are many, radix selection on the bits of the value.
+// Dynamic shared memory: 8 bytes times CANDIDATES, or times the power of two at or above either k where that is more.
+extern "C" __global__ void __launch_bounds__(SELECTING, 4)
+topk_rows(const float* __restrict__ a, u64 rows, u64 stride, u32 first_a, u32 count_a, u32 k_a, u32 offset_a, u32 first_b,
+          u32 count_b, u32 k_b, u32 offset_b, u32 border, const u32* __restrict__ list, u32 slots,
+          u32* __restrict__ indices, float* __restrict__ values) {
+    const u32 first = blockIdx.y ? first_b : first_a, count = blockIdx.y ? count_b : count_a;
+    const u32 k = blockIdx.y ? k_b : k_a, offset = blockIdx.y ? offset_b : offset_a;
     DYN_SHARED(u64, kept);
     __shared__ u32 histogram[256];
     __shared__ u32 digit, above, survivors, wanted, size;

@@ -10,12 +10,23 @@ use crate::error::KernelError;
 const DEPTH: usize = 32;
 /// Rows and columns of a block of the product.
 const TILE: usize = 128;
-/// Blocks of the product that a multiprocessor runs at once.
-const BLOCKS: usize = 2;
 /// Keys that Top-k ranks against each other; encode.cu has the same number.
 const CANDIDATES: usize = 256;
-/// Two stages of four operands of 128 × 32 halves.
-const PRODUCT_SHARED: usize = 2 * 4 * TILE * DEPTH * 2;
+
+/// The product's kernel on a device.
+struct Product {
+    /// Columns of a block's output, which has [`TILE`] rows.
+    columns: usize,
+    /// Blocks that a multiprocessor runs at once.
+    blocks: usize,
+    /// Dynamic shared memory.
+    shared: usize,
+}
+
+/// Two stages of four tiles.
+const EVERYWHERE: Product = Product { columns: TILE, blocks: 2, shared: 2 * 4 * TILE * DEPTH * 2 };
+/// Four stages of six tiles, aligned.
+const HOPPER: Product = Product { columns: 2 * TILE, blocks: 1, shared: 4 * 6 * TILE * DEPTH * 2 + 1024 };
 
 /// One selection of a token: columns `first .. first + count` of the pre-activations into slots from `offset` on.
 struct Part {
@@ -47,25 +58,27 @@ fn parts(shape: CodeShape) -> Vec<Part> {
     }
 }
 
-/// Splits `n` rows of `d` values, or those in `list`, less `subtract`, into halves of `width` columns.
+/// Splits `n` rows of `d` values, or those in `list`, less `subtract`, into halves of `width` columns, in tiles (tiles.cuh).
 fn pack<D: Driver>(
     context: &Context<D>,
     (rows, list, subtract): (u64, u64, u64),
     (n, d, width): (usize, usize, usize),
     out: &mut Packed<D>,
 ) -> Result<(), KernelError> {
-    out.reserve(n * width)?;
+    // Tiles are whole, and those of weights come in twos.
+    let len = n.next_multiple_of(2 * TILE) * width;
+    out.reserve(len)?;
     let (d, padded) = (narrow("d", d)?, narrow("d", width)?);
-    let (hi, lo) = (out.hi.write_at(n * width), out.lo.write_at(n * width));
-    launch!(context, "pack_rows", [blocks(n, 1), 1, 1], 128, 0;
+    let (hi, lo) = (out.hi.write_at(len), out.lo.write_at(len));
+    launch!(context, "pack_rows", [blocks(n, 4), 1, 1], 128, 0;
         rows, list, subtract, n as u64, d, padded, hi, lo)
 }
 
 /// Tokens whose pre-activations exist at a time. They take up to 0.6 of the cache, which the product's operands share; of those
 /// sizes the one whose tiles leave the fewest multiprocessors idle at the end.
-fn chunk(limits: Limits, tokens: usize, latents: usize) -> usize {
+fn chunk(limits: Limits, product: &Product, tokens: usize, latents: usize) -> usize {
     let most = (limits.l2_bytes * 3 / 5 / (latents * size_of::<f32>() * TILE).max(1)).max(1);
-    let (across, at_once) = (latents.div_ceil(TILE), (BLOCKS * limits.multiprocessors).max(1));
+    let (across, at_once) = (latents.div_ceil(product.columns), (product.blocks * limits.multiprocessors).max(1));
     let waves = |tiles: usize| (tiles * across).div_ceil(at_once);
     // Tiles for a wave; the larger of two that do as well.
     let best = (1..=most).max_by(|&a, &b| (a * waves(b), a).cmp(&(b * waves(a), b)));
@@ -87,33 +100,44 @@ fn select<D: Driver>(
 ) -> Result<(), KernelError> {
     let (n, d) = (codes.n, dictionary.d);
     let width = d.next_multiple_of(DEPTH);
-    let chunk = chunk(context.limits(), n, latents);
+    let product = if context.limits().wgmma { HOPPER } else { EVERYWHERE };
+    let chunk = chunk(context.limits(), &product, n, latents);
     state.pre_activations.reserve(chunk * latents)?;
     let slot_count = n * codes.k;
     let (indices, values) = (codes.indices.write_at(slot_count), codes.values.write_at(slot_count));
+    let parts: Vec<&Part> = parts.iter().filter(|part| part.k > 0).collect();
+    let most = parts.iter().map(|part| part.k).max().unwrap_or(0);
+    let shared = most.next_power_of_two().max(CANDIDATES) * size_of::<u64>();
+    if shared > context.limits().shared_bytes {
+        let allowed = context.limits().shared_bytes / 2 / size_of::<u64>();
+        return Err(KernelError::shape("k of a block", most, format!("at most {allowed} on this device")));
+    }
     for first in (0..n).step_by(chunk) {
         let count = chunk.min(n - first);
         let from = acts + (first * d * size_of::<f32>()) as u64;
         pack(context, (from, 0, dictionary.b_dec.read_at(d)), (count, d, width), &mut state.acts)?;
         let a = state.pre_activations.write_at(count * latents);
-        let tiles_m = narrow("tokens", count.div_ceil(TILE))?;
-        let tiles_n = narrow("latents", latents.div_ceil(TILE))?;
-        launch!(context, "gemm_bf16x3", [tiles_m, tiles_n, 1], 256, PRODUCT_SHARED;
-            state.acts.hi.read_at(count * width), state.acts.lo.read_at(count * width), weights_hi, weights_lo,
-            dictionary.b_enc.read_at(if list == 0 { latents } else { 0 }), list, count as u64, latents as u64,
-            narrow("d", width)?, a)?;
-        for part in parts.iter().filter(|part| part.k > 0) {
-            let shared = part.k.next_power_of_two().max(CANDIDATES) * size_of::<u64>();
-            if shared > context.limits().shared_bytes {
-                let most = context.limits().shared_bytes / 2 / size_of::<u64>();
-                return Err(KernelError::shape("k of a block", part.k, format!("at most {most} on this device")));
-            }
-            let token = (first * codes.k * size_of::<u32>()) as u64;
-            launch!(context, "topk_rows", [blocks(count, 1), 1, 1], 128, shared;
-                a, count as u64, latents as u64, narrow("latents", part.first)?, narrow("latents", part.count)?,
-                narrow("k", part.k)?, part.border, list, narrow("k", codes.k)?, narrow("k", part.offset)?,
-                indices + token, values + token)?;
+        let (rows, columns) = (count.div_ceil(TILE), latents.div_ceil(product.columns));
+        let operands = (state.acts.hi.read_at(count * width), state.acts.lo.read_at(count * width));
+        let bias = dictionary.b_enc.read_at(if list == 0 { latents } else { 0 });
+        if context.limits().wgmma {
+            let grid = narrow("tiles", (rows * columns).min(context.limits().multiprocessors))?;
+            launch!(context, "wgmma_bf16x3", [grid, 1, 1], 384, product.shared;
+                operands.0, operands.1, weights_hi, weights_lo, bias, list, count as u64, latents as u64,
+                narrow("d", width)?, a)?;
+        } else {
+            launch!(context, "gemm_bf16x3", [narrow("tokens", rows)?, narrow("latents", columns)?, 1], 256, product.shared;
+                operands.0, operands.1, weights_hi, weights_lo, bias, list, count as u64, latents as u64,
+                narrow("d", width)?, a)?;
         }
+        let (Some(one), Some(other)) = (parts.first(), parts.last()) else { continue };
+        let token = (first * codes.k * size_of::<u32>()) as u64;
+        launch!(context, "topk_rows", [blocks(count, 1), narrow("parts", parts.len())?, 1], 128, shared;
+            a, count as u64, latents as u64,
+            narrow("latents", one.first)?, narrow("latents", one.count)?, narrow("k", one.k)?, narrow("k", one.offset)?,
+            narrow("latents", other.first)?, narrow("latents", other.count)?, narrow("k", other.k)?,
+            narrow("k", other.offset)?,
+            one.border, list, narrow("k", codes.k)?, indices + token, values + token)?;
     }
     Ok(())
 }

@@ -7,6 +7,8 @@ pub(super) struct Module {
     pub name: &'static str,
     /// The fatbin.
     pub image: &'static [u8],
+    /// Whether it holds code for sm_90a alone.
+    pub hopper: bool,
     /// Kernels in it.
     pub kernels: &'static [&'static str],
 }

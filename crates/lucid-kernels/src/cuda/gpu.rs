@@ -50,7 +50,12 @@ impl Gpu {
         let attribute = |which| context.attribute(which).map_err(failed("cuDeviceGetAttribute"));
         let size = |value: i32| usize::try_from(value).unwrap_or(0);
         let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let capability = (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
         let limits = Limits {
+            wgmma: capability == (9, 0),
             shared_bytes: size(shared),
             l2_bytes: size(attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?),
             multiprocessors: size(attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?),
@@ -65,7 +70,7 @@ impl Gpu {
             pooled,
             timed: Mutex::new(None),
         };
-        for module in MODULES {
+        for module in MODULES.iter().filter(|module| limits.wgmma || !module.hopper) {
             gpu.load(module, shared)?;
         }
         Ok(gpu)

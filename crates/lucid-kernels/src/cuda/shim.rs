@@ -93,7 +93,7 @@ impl Driver for Shim {
 
     fn limits(&self) -> Limits {
         // The shared memory of sm_86; a cache so small that tests pass through several chunks.
-        Limits { shared_bytes: 99 << 10, l2_bytes: 128 << 10, multiprocessors: 4 }
+        Limits { shared_bytes: 99 << 10, l2_bytes: 128 << 10, multiprocessors: 4, wgmma: false }
     }
 
     fn free_bytes(&self) -> Option<usize> {

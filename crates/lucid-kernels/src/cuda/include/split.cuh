@@ -11,3 +11,22 @@ __device__ inline Split split(float x) {
     const u16 hi = bf16_round(x);
     return {hi, bf16_round(x - bf16_value(hi))};
 }
+
+// Two neighbouring values' halves, the first in the lower 16 bits.
+struct SplitPair {
+    u32 hi, lo;
+};
+
+__device__ inline SplitPair split_pair(float x, float y) {
+#if !defined(LUCID_SHIM) && __CUDA_ARCH__ >= 800
+    // One instruction a pair; the rounding is that of bf16_round.
+    u32 hi, lo;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(hi) : "f"(y), "f"(x));
+    const float rest_x = x - __uint_as_float(hi << 16), rest_y = y - __uint_as_float(hi & 0xffff0000u);
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(lo) : "f"(rest_y), "f"(rest_x));
+    return {hi, lo};
+#else
+    const Split a = split(x), b = split(y);
+    return {u32(b.hi) << 16 | a.hi, u32(b.lo) << 16 | a.lo};
+#endif
+}

@@ -1,0 +1,114 @@
+// The encoder's product on Hopper: `wgmma` fed by bulk copies. Compiled for sm_90a alone and taken where the device is one;
+// everywhere else, the CPU shim included, gemm_bf16x3 in encode.cu computes the same.
+#include "tiles.cuh"
+#include "wgmma.cuh"
+
+namespace {
+
+constexpr u32 STAGES = 4;
+constexpr u32 ROWS = TILE_ROWS;         // of a block's output
+constexpr u32 COLUMNS = 2 * TILE_ROWS;  // latents
+constexpr u32 GROUP = 128;              // threads of a warpgroup: one that copies, two that multiply 64 rows each
+
+// One depth of the sum: A hi, A lo, then B hi and B lo, two tiles each.
+struct Stage {
+    u16 a_hi[TILE], a_lo[TILE], b_hi[2 * TILE], b_lo[2 * TILE];
+};
+
+}  // namespace
+
+// out[i, j] = ⟨a_i, b_j⟩ + bias[list ? list[j] : j] from tiles as `pack_rows` leaves them: a of m rows, b of n, out [m · n];
+// width a multiple of 32. The last tiles are read whole, so that b's memory holds a multiple of 256 rows. Blocks take one
+// output tile of 128 × 256 after the other: a column of tiles, then the next. Dynamic shared memory: four stages of 48 KiB, and
+// 1 KiB to align them.
+extern "C" __global__ void __launch_bounds__(3 * GROUP, 1)
+wgmma_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u16* __restrict__ b_hi,
+             const u16* __restrict__ b_lo, const float* __restrict__ bias, const u32* __restrict__ list, u64 m, u64 n,
+             u32 width, float* __restrict__ out) {
+    DYN_SHARED(u8, dynamic);
+    __shared__ u64 full[STAGES], empty[STAGES];
+    // Stages start where a swizzle's pattern does.
+    Stage* stages = reinterpret_cast<Stage*>(dynamic + (1024 - shared_address(dynamic) % 1024) % 1024);
+    const u32 group = threadIdx.x / GROUP, steps = width / TILE_COLUMNS;
+    const u32 tiles_m = u32((m + ROWS - 1) / ROWS), tiles_n = u32((n + COLUMNS - 1) / COLUMNS);
+    if (threadIdx.x == 0) {
+        for (u32 s = 0; s < STAGES; s++) barrier_init(&full[s], 1), barrier_init(&empty[s], 2 * GROUP / 32);
+        barrier_init_fence();
+    }
+    __syncthreads();
+    if (group == 0) {
+        if (threadIdx.x != 0) return;
+        u32 s = 0, parity = 0;
+        for (u32 tile = blockIdx.x; tile < tiles_m * tiles_n; tile += gridDim.x) {
+            const u64 at_m = u64(tile % tiles_m) * steps * TILE, at_n = u64(tile / tiles_m) * 2 * steps * TILE;
+            for (u32 step = 0; step < steps; step++) {
+                barrier_wait(&empty[s], parity ^ 1);
+                barrier_expect(&full[s], sizeof(Stage));
+                Stage& to = stages[s];
+                const u64 from_m = at_m + u64(step) * TILE, from_n = at_n + u64(step) * TILE, other = u64(steps) * TILE;
+                bulk_copy(to.a_hi, a_hi + from_m, TILE * 2, &full[s]);
+                bulk_copy(to.b_hi, b_hi + from_n, TILE * 2, &full[s]);
+                bulk_copy(to.b_hi + TILE, b_hi + from_n + other, TILE * 2, &full[s]);
+                bulk_copy(to.a_lo, a_lo + from_m, TILE * 2, &full[s]);
+                bulk_copy(to.b_lo, b_lo + from_n, TILE * 2, &full[s]);
+                bulk_copy(to.b_lo + TILE, b_lo + from_n + other, TILE * 2, &full[s]);
+                if (++s == STAGES) s = 0, parity ^= 1;
+            }
+        }
+        return;
+    }
+    const u32 half = group - 1, lane = threadIdx.x % 32, warp = threadIdx.x % GROUP / 32;
+    u32 s = 0, parity = 0;
+    for (u32 tile = blockIdx.x; tile < tiles_m * tiles_n; tile += gridDim.x) {
+        float sums[128];
+#pragma unroll
+        for (u32 i = 0; i < 128; i++) sums[i] = 0.0f;
+        u32 before = 0;
+        for (u32 step = 0; step < steps; step++) {
+            barrier_wait(&full[s], parity);
+            const Stage& from = stages[s];
+            const u32 row = half * 64 * TILE_COLUMNS;
+            const u64 ah = matrix_descriptor(from.a_hi + row), al = matrix_descriptor(from.a_lo + row);
+            const u64 bh = matrix_descriptor(from.b_hi), bl = matrix_descriptor(from.b_lo);
+            wgmma_fence();
+#pragma unroll
+            for (u32 k = 0; k < 2; k++) {
+                // Sixteen columns on are 32 bytes on. Small terms first.
+                wgmma_64x256x16(sums, al + 2 * k, bh + 2 * k);
+                wgmma_64x256x16(sums, ah + 2 * k, bl + 2 * k);
+                wgmma_64x256x16(sums, ah + 2 * k, bh + 2 * k);
+            }
+            wgmma_commit();
+            // With this stage's products given, those of the one before are waited for, and its memory is free.
+            wgmma_wait<1>();
+            if (step > 0 && lane == 0) barrier_arrive(&empty[before]);
+            before = s;
+            if (++s == STAGES) s = 0, parity ^= 1;
+        }
+        wgmma_wait<0>();
+        if (lane == 0) barrier_arrive(&empty[before]);
+        const u64 first_i = u64(tile % tiles_m) * ROWS + half * 64 + warp * 16 + lane / 4;
+        const u64 first_j = u64(tile / tiles_m) * COLUMNS + lane % 4 * 2;
+#pragma unroll
+        for (u32 c = 0; c < 32; c++) {
+            const u64 j = first_j + c * 8;
+            if (j >= n) continue;
+            const float bias_0 = bias[list ? list[j] : u32(j)];
+            const float bias_1 = j + 1 < n ? bias[list ? list[j + 1] : u32(j + 1)] : 0.0f;
+#pragma unroll
+            for (u32 e = 0; e < 2; e++) {
+                const u64 i = first_i + e * 8;
+                if (i >= m) continue;
+                float* to = out + i * n + j;
+                const float x = sums[c * 4 + e * 2] + bias_0, y = sums[c * 4 + e * 2 + 1] + bias_1;
+                // Every row starts on a boundary of 8 bytes only where n is even.
+                if (n % 2 == 0) {
+                    *reinterpret_cast<float2*>(to) = float2{x, y};
+                } else {
+                    to[0] = x;
+                    if (j + 1 < n) to[1] = y;
+                }
+            }
+        }
+    }
+}

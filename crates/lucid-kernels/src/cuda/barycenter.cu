@@ -22,12 +22,6 @@ struct Halves {
     u16 hi[TILE * DEPTH], lo[TILE * DEPTH];
 };
 
-__device__ inline void put(Halves& halves, u32 at, float value) {
-    const Split parts = split(value);
-    halves.hi[at] = parts.hi;
-    halves.lo[at] = parts.lo;
-}
-
 // Four neighbours within a chunk, `at` a multiple of 4.
 __device__ inline void put_four(Halves& halves, u32 at, float4 value) {
     const SplitPair first = split_pair(value.x, value.y), second = split_pair(value.z, value.w);
@@ -128,7 +122,7 @@ mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mas
     const u32 rows = u32(own[pair + 1] - own[pair]), terms = u32(other[pair + 1] - other[pair]);
     const u32 first_row = blockIdx.z * TILE, first_column = blockIdx.y * TILE;
     if (first_row >= rows) return;
-    const bool wide_plan = cells[pair] % 4 == 0 && (transposed ? rows : terms) % 4 == 0, wide_y = d % 4 == 0;
+    const bool wide_plan = cells[pair] % 4 == 0 && terms % 4 == 0, wide_y = d % 4 == 0;
     plan += cells[pair];
     mass += mass_of_own ? own[pair] : other[pair];
     y += other[pair] * d, out += own[pair] * d;
@@ -149,26 +143,27 @@ mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mas
             put_four(b, at64(at / TILE, at % TILE), from < terms ? load_four(wide_y, y + u64(from) * d, x, d) : zero);
         }
         __syncthreads();
-        for (u32 at = threadIdx.x * 4; at < TILE * DEPTH; at += THREADS * 4) {
-            // Four cells of a row of the plan.
-            const u32 r = transposed ? at % TILE : at / DEPTH, t = transposed ? at / TILE : at % DEPTH;
+        for (u32 at = threadIdx.x; at < TILE * DEPTH / 4; at += THREADS) {
+            // Four terms of a row. Neighbouring threads take neighbouring cells of the plan.
+            const u32 r = transposed ? at % TILE : at / (DEPTH / 4), t = (transposed ? at / TILE : at % (DEPTH / 4)) * 4;
             const u32 row = first_row + r, term = base + t;
             float4 share = {0.0f, 0.0f, 0.0f, 0.0f};
-            if (transposed ? term < terms : row < rows) {
-                share = transposed ? load_four(wide_plan, plan + u64(term) * rows, row, rows)
-                                   : load_four(wide_plan, plan + u64(row) * terms, term, terms);
+            if (row < rows && transposed) {
+                const float* cell = plan + u64(term) * rows + row;
+                share = {term < terms ? cell[0] : 0.0f, term + 1 < terms ? cell[rows] : 0.0f,
+                         term + 2 < terms ? cell[2 * u64(rows)] : 0.0f, term + 3 < terms ? cell[3 * u64(rows)] : 0.0f};
+            } else if (row < rows) {
+                share = load_four(wide_plan, plan + u64(row) * terms, term, terms);
             }
-            auto part = [&](float cell, u32 r, u32 t) {
-                const Inverse by_row = of_row[r], by_term = of_term[t];
-                return cell * (by_row.first * by_term.first) * (by_row.second * by_term.second);
-            };
-            if (transposed) {
-                put(a, at32(r, t), part(share.x, r, t)), put(a, at32(r + 1, t), part(share.y, r + 1, t));
-                put(a, at32(r + 2, t), part(share.z, r + 2, t)), put(a, at32(r + 3, t), part(share.w, r + 3, t));
+            if (mass_of_own) {
+                const Inverse by = of_row[r];
+                auto part = [&](float cell) { return cell * by.first * by.second; };
+                share = {part(share.x), part(share.y), part(share.z), part(share.w)};
             } else {
-                put_four(a, at32(r, t),
-                         {part(share.x, r, t), part(share.y, r, t + 1), part(share.z, r, t + 2), part(share.w, r, t + 3)});
+                auto part = [&](float cell, u32 t) { return cell * of_term[t].first * of_term[t].second; };
+                share = {part(share.x, t), part(share.y, t + 1), part(share.z, t + 2), part(share.w, t + 3)};
             }
+            put_four(a, at32(r, t), share);
         }
         __syncthreads();
         accumulate<true>(a, b, sums);

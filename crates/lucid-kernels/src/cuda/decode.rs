@@ -155,7 +155,7 @@ fn column_sums<D: Driver>(
     let across = narrow("d", d.div_ceil(128))?;
     launch!(context, "columns_partial", [parts, across, 1], 128, 0;
         rows, weights, count as u64, narrow("tokens", each)?, width, partial)?;
-    launch!(context, "columns_combine", [across, 1, 1], 128, 0; partial, parts, width, scale, out)
+    launch!(context, "columns_combine", [narrow("d", d.div_ceil(32))?, 1, 1], 128, 0; partial, parts, width, scale, out)
 }
 
 pub(super) fn backward<D: Driver>(

@@ -134,114 +134,181 @@ gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u1
 namespace {
 
 constexpr u32 SELECTING = 128;   // threads of a block that selects
-constexpr u32 GROUPS = 12;       // groups of four columns that a thread holds
-constexpr u32 CANDIDATES = 256;  // that are ranked against each other
-constexpr u32 MOST = 64;         // slots of a row whose candidates are few
+constexpr u32 CELLS = 4;         // of a lane: parts of a row with a maximum of their own
+constexpr u32 CANDIDATES = 128;  // that are ranked against each other
 constexpr u32 UNUSED = 0xFFFFFFFF;
-constexpr u64 PART = u64(1) << 63;
 
 // Positive floats are ordered as their bits are; everything else, NaN too, is 0.
 __device__ inline u32 positive_bits(float value) { return value > 0.0f ? __float_as_uint(value) : 0u; }
 
-// Sorts by part (latents from `border` on are behind the others), falling value, index.
-__device__ inline u64 sort_key(u32 latent, u32 bits, u32 border) {
-    return (latent >= border ? PART : 0) | u64(0x7FFFFFFF - bits) << 32 | latent;
-}
+// Sorts by falling value, then index.
+__device__ inline u64 sort_key(u32 latent, u32 bits) { return u64(0x7FFFFFFF - bits) << 32 | latent; }
+__device__ inline float key_value(u64 key) { return __uint_as_float(0x7FFFFFFF - u32(key >> 32)); }
 
-// Leaves in `kept` the keys of all entries that can be among the k ≤ MOST largest of a row of count ≤ 4 · GROUPS · SELECTING,
-// and returns how many: more than CANDIDATES means that not all of them are there. A row is read once. The k-th largest of the
-// threads' own maxima, rounded down, is a bound that k entries reach.
+__device__ inline float largest(float4 v) { return fmaxf(fmaxf(v.x, v.y), fmaxf(v.z, v.w)); }
+
+// What a warp keeps of a row.
+struct Kept {
+    u64 keys[CANDIDATES];
+    u32 count;
+    u8 cells[32 * CELLS];
+    u8 ranks[CANDIDATES];
+};
+
+// Where the candidates of a row go, called by single lanes.
+struct Collect {
+    Kept* kept;
+    const u32* list;
+    u32 first, threshold;
+
+    __device__ void operator()(float value, u32 j) const {
+        if (positive_bits(value) < threshold) return;
+        const u32 at = atomicAdd(&kept->count, 1u);
+        if (at < CANDIDATES) kept->keys[at] = sort_key(list ? list[first + j] : first + j, positive_bits(value));
+    }
+};
+
+// Collects a superset of the k ≤ 64 largest positive entries of a row, which is read once. Each lane keeps the maxima of its
+// four cells; the k-th largest of the 128 maxima, rounded down, is a bound that at least k entries reach, and only cells
+// that reach it are looked at again. More than CANDIDATES means that not all are there.
 template <bool aligned>
-__device__ u32 candidates(const float* __restrict__ from, u32 count, u32 k, u32 first, u32 border,
-                          const u32* __restrict__ list, u64* kept, u32* maxima, u32* bound, u32* survivors) {
-    float4 held[GROUPS];
-    float most = 0.0f;
+__device__ void collect(const float* __restrict__ from, u32 count, u32 k, u32 first, const u32* __restrict__ list, Kept* kept) {
+    const u32 lane = threadIdx.x % 32;
+    float most[CELLS] = {};
+#pragma unroll 3
+    for (u32 base = 0; base < count; base += 32 * 4 * CELLS) {
 #pragma unroll
-    for (u32 g = 0; g < GROUPS; g++) {
-        held[g] = float4{0.0f, 0.0f, 0.0f, 0.0f};
-        if (g * SELECTING * 4 < count) held[g] = columns<aligned>(from, (g * SELECTING + threadIdx.x) * 4, count);
-        most = fmaxf(fmaxf(most, fmaxf(held[g].x, held[g].y)), fmaxf(held[g].z, held[g].w));
-    }
-    maxima[threadIdx.x] = positive_bits(most);
-    __syncthreads();
-    if (threadIdx.x < 32) {
-        u32 own[SELECTING / 32];
-#pragma unroll
-        for (u32 i = 0; i < SELECTING / 32; i++) own[i] = maxima[threadIdx.x + 32 * i];
-        u32 low = 0;
-        for (u32 bit = 1u << 30; bit >= 1u << 16; bit >>= 1) {
-            u32 reached = 0;
-#pragma unroll
-            for (u32 i = 0; i < SELECTING / 32; i++) reached += __popc(__ballot_sync(0xFFFFFFFF, own[i] >= (low | bit)));
-            if (reached >= k) low |= bit;
+        for (u32 c = 0; c < CELLS; c++) {
+            most[c] = fmaxf(most[c], largest(columns<aligned>(from, base + (c * 32 + lane) * 4, count)));
         }
-        // With fewer than k positive maxima, every positive entry.
-        if (threadIdx.x == 0) *bound = max(low, 1u), *survivors = 0;
     }
-    __syncthreads();
-    const float threshold = __uint_as_float(*bound);
-    auto consider = [&](float value, u32 j) {
-        if (!(value >= threshold)) return;
-        const u32 at = atomicAdd(survivors, 1u);
-        if (at < CANDIDATES) kept[at] = sort_key(list ? list[first + j] : first + j, __float_as_uint(value), border);
-    };
+    u32 own[CELLS], top = 0;
 #pragma unroll
-    for (u32 g = 0; g < GROUPS; g++) {
-        const u32 j = (g * SELECTING + threadIdx.x) * 4;
-        consider(held[g].x, j), consider(held[g].y, j + 1), consider(held[g].z, j + 2), consider(held[g].w, j + 3);
+    for (u32 c = 0; c < CELLS; c++) own[c] = positive_bits(most[c]), top = max(top, own[c]);
+    top = warp_butterfly(top, [](u32 a, u32 b) { return max(a, b); });
+    u32 low = 0;
+    for (u32 bit = 1u << 30; bit >= 1u << 19; bit >>= 1) {
+        if ((low | bit) > top) continue;
+        u32 reached = 0;
+#pragma unroll
+        for (u32 c = 0; c < CELLS; c++) reached += __popc(__ballot_sync(0xFFFFFFFF, own[c] >= (low | bit)));
+        if (reached >= k) low |= bit;
     }
-    __syncthreads();
-    return *survivors;
+    // With fewer than k positive maxima, every positive entry.
+    low = max(low, 1u);
+    u32 cells = 0;
+#pragma unroll
+    for (u32 c = 0; c < CELLS; c++) {
+        const bool hot = own[c] >= low;
+        const u32 votes = __ballot_sync(0xFFFFFFFF, hot);
+        if (hot) kept->cells[cells + __popc(votes & ((1u << lane) - 1))] = u8(c * 32 + lane);
+        cells += __popc(votes);
+    }
+    if (lane == 0) kept->count = 0;
+    __syncwarp();
+    // Groups of four columns of the hot cells, over the lanes.
+    const Collect consider = {kept, list, first, low};
+    const u32 groups = (count + 32 * 4 * CELLS - 1) / (32 * 4 * CELLS), inverse = 0xFFFFFFFF / groups + 1;
+    for (u32 item = lane; item < cells * groups; item += 32) {
+        const u32 cell = groups == 1 ? item : __umulhi(item, inverse);
+        const u32 j = ((item - cell * groups) * 32 * CELLS + kept->cells[cell]) * 4;
+        const float4 v = columns<aligned>(from, j, count);
+        if (positive_bits(largest(v)) < low) continue;
+        consider(v.x, j), consider(v.y, j + 1), consider(v.z, j + 2), consider(v.w, j + 3);
+    }
+    __syncwarp();
 }
 
-// The k lowest keys of `count` ≤ CANDIDATES in `kept`, parts aside, into k slots: by part, falling value, index.
-__device__ void rank(u64* kept, u32 count, u32 k, bool parts, u32* __restrict__ indices, float* __restrict__ values) {
-    constexpr u32 EACH = CANDIDATES / SELECTING;
-    u64 own[EACH];
-    u32 slot[EACH];
-#pragma unroll
-    for (u32 i = 0; i < EACH; i++) {
-        const u32 at = threadIdx.x + i * SELECTING;
-        slot[i] = UNUSED;
-        if (at >= count) continue;
-        own[i] = kept[at];
+// The k largest positive entries themselves, whatever the row holds: the k-th largest value bit by bit, each bit a pass over
+// the row, then those above it, and of its equals the first. For rows with many equal entries.
+__device__ void collect_exactly(const float* __restrict__ from, u32 count, u32 k, u32 first, const u32* __restrict__ list,
+                                Kept* kept) {
+    const u32 lane = threadIdx.x % 32;
+    u32 low = 0, above = 0;
+    for (u32 bit = 1u << 30; bit > 0; bit >>= 1) {
+        u32 reached = 0;
+        for (u32 j = lane; j < count; j += 32) reached += positive_bits(from[j]) >= (low | bit);
+        reached = warp_sum(reached);
+        if (reached >= k) low |= bit;
+        else above = reached;
+    }
+    // `above` entries are larger than `low`; without a k-th positive entry, low is 0 and all of them are.
+    u32 ties = k - above, found = 0;
+    for (u32 base = 0; base < count; base += 32) {
+        const u32 bits = base + lane < count ? positive_bits(from[base + lane]) : 0;
+        const u32 equals = __ballot_sync(0xFFFFFFFF, bits == low && bits > 0);
+        const u32 before = (1u << lane) - 1;
+        const bool taken = bits > low || (bits == low && bits > 0 && __popc(equals & before) < ties);
+        const u32 votes = __ballot_sync(0xFFFFFFFF, taken);
+        if (taken) kept->keys[found + __popc(votes & before)] = sort_key(list ? list[first + base + lane] : first + base + lane, bits);
+        found += __popc(votes);
+        ties -= min(ties, u32(__popc(equals)));
+    }
+    if (lane == 0) kept->count = found;
+    __syncwarp();
+}
+
+// The k lowest keys into k slots: those of latents below `border` first, each part in the order of its keys.
+__device__ void rank(Kept* kept, u32 k, u32 border, u32* __restrict__ indices, float* __restrict__ values) {
+    const u32 lane = threadIdx.x % 32, count = kept->count;
+    for (u32 at = lane; at < count; at += 32) {
+        const u64 own = kept->keys[at];
         u32 before = 0;
-        for (u32 other = 0; other < count; other++) before += (kept[other] & ~PART) < (own[i] & ~PART);
-        if (before < k) slot[i] = before;
-    }
-    if (parts) {
-        __syncthreads();
-#pragma unroll
-        for (u32 i = 0; i < EACH; i++) {
-            const u32 at = threadIdx.x + i * SELECTING;
-            if (at < count && slot[i] == UNUSED) kept[at] = ~u64(0);
-        }
-        __syncthreads();
-#pragma unroll
-        for (u32 i = 0; i < EACH; i++) {
-            if (slot[i] == UNUSED) continue;
-            slot[i] = 0;
-            for (u32 other = 0; other < count; other++) slot[i] += kept[other] < own[i];
+#pragma unroll 4
+        for (u32 other = 0; other < count; other++) before += kept->keys[other] < own;
+        if (border != UNUSED) {
+            kept->ranks[at] = u8(before);
+        } else if (before < k) {
+            indices[before] = u32(own), values[before] = key_value(own);
         }
     }
-#pragma unroll
-    for (u32 i = 0; i < EACH; i++) {
-        if (slot[i] == UNUSED) continue;
-        indices[slot[i]] = u32(own[i]);
-        values[slot[i]] = __uint_as_float(0x7FFFFFFF - (u32(own[i] >> 32) & 0x7FFFFFFF));
+    __syncwarp();
+    if (border != UNUSED) {
+        for (u32 at = lane; at < count; at += 32) {
+            if (kept->ranks[at] >= k) continue;
+            const u64 own = kept->keys[at];
+            const bool behind = u32(own) >= border;
+            u32 before = 0;
+            for (u32 other = 0; other < count; other++) {
+                const u64 key = kept->keys[other];
+                const bool other_behind = u32(key) >= border;
+                before += kept->ranks[other] < k && (other_behind == behind ? key < own : behind);
+            }
+            indices[before] = u32(own), values[before] = key_value(own);
+        }
     }
-    for (u32 empty = count + threadIdx.x; empty < k; empty += SELECTING) indices[empty] = UNUSED, values[empty] = 0.0f;
+    for (u32 empty = count + lane; empty < k; empty += 32) indices[empty] = UNUSED, values[empty] = 0.0f;
 }
 
 }  // namespace
 
+// Exact Top-k as topk_rows has it, for k up to 64: a warp a row.
+extern "C" __global__ void __launch_bounds__(SELECTING)
+topk_warps(const float* __restrict__ a, u64 rows, u64 stride, u32 first_a, u32 count_a, u32 k_a, u32 offset_a, u32 first_b,
+           u32 count_b, u32 k_b, u32 offset_b, u32 border, const u32* __restrict__ list, u32 slots,
+           u32* __restrict__ indices, float* __restrict__ values) {
+    __shared__ Kept all[SELECTING / 32];
+    const u32 first = blockIdx.y ? first_b : first_a, count = blockIdx.y ? count_b : count_a;
+    const u32 k = blockIdx.y ? k_b : k_a, offset = blockIdx.y ? offset_b : offset_a;
+    const bool aligned = stride % 4 == 0 && first % 4 == 0 && count % 4 == 0;
+    Kept* kept = &all[threadIdx.x / 32];
+    for (u64 row = u64(blockIdx.x) * (SELECTING / 32) + threadIdx.x / 32; row < rows; row += u64(gridDim.x) * (SELECTING / 32)) {
+        const float* from = a + row * stride + first;
+        if (aligned) collect<true>(from, count, k, first, list, kept);
+        else collect<false>(from, count, k, first, list, kept);
+        if (kept->count > CANDIDATES) collect_exactly(from, count, k, first, list, kept);
+        const u64 slot = row * slots + offset;
+        rank(kept, k, border, indices + slot, values + slot);
+        __syncwarp();
+    }
+}
+
 // Exact Top-k of the positive entries of columns first .. first + count of every row of a [rows · stride]; ties to the
 // lower column. Entry j is latent list[j], or j itself. Slots offset .. offset + k of a token of `slots`: those below
 // `border` first, each part by falling value; unused slots last. Blocks with blockIdx.y 1 select from other columns into other
-// slots (`_b`). One block a row: candidates from registers where a row and k are small enough, and else, or where candidates
-// are many, radix selection on the bits of the value.
-// Dynamic shared memory: 8 bytes times CANDIDATES, or times the power of two at or above either k where that is more.
-extern "C" __global__ void __launch_bounds__(SELECTING, 4)
+// slots (`_b`). One block a row, radix selection on the bits of the value.
+// Dynamic shared memory: 8 bytes times the power of two at or above the larger k.
+extern "C" __global__ void __launch_bounds__(SELECTING)
 topk_rows(const float* __restrict__ a, u64 rows, u64 stride, u32 first_a, u32 count_a, u32 k_a, u32 offset_a, u32 first_b,
           u32 count_b, u32 k_b, u32 offset_b, u32 border, const u32* __restrict__ list, u32 slots,
           u32* __restrict__ indices, float* __restrict__ values) {
@@ -250,24 +317,17 @@ topk_rows(const float* __restrict__ a, u64 rows, u64 stride, u32 first_a, u32 co
     DYN_SHARED(u64, kept);
     __shared__ u32 histogram[256];
     __shared__ u32 digit, above, survivors, wanted, size;
-    const bool aligned = stride % 4 == 0 && first % 4 == 0 && count % 4 == 0;
     const u32 lane = threadIdx.x % 32;
     u32 room = 1;
     while (room < k) room *= 2;
     for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
         const float* from = a + row * stride + first;
-        if (k <= MOST && count <= 4 * GROUPS * SELECTING) {
-            const u32 found =
-                aligned ? candidates<true>(from, count, k, first, border, list, kept, histogram, &wanted, &survivors)
-                        : candidates<false>(from, count, k, first, border, list, kept, histogram, &wanted, &survivors);
-            const u64 slot = row * slots + offset;
-            if (found <= CANDIDATES) rank(kept, found, k, border != UNUSED, indices + slot, values + slot);
-            // The next row's keys go where these are read, and the other way starts over.
-            __syncthreads();
-            if (found <= CANDIDATES) continue;
-        }
         auto bits = [&](u32 j) { return positive_bits(from[j]); };
-        auto key = [&](u32 j) { return sort_key(list ? list[first + j] : first + j, bits(j), border); };
+        // By part, then as sort_key.
+        auto key = [&](u32 j) {
+            const u32 latent = list ? list[first + j] : first + j;
+            return u64(latent >= border) << 63 | sort_key(latent, bits(j));
+        };
         if (threadIdx.x == 0) wanted = k, survivors = 0;
         for (u32 at = threadIdx.x; at < room; at += blockDim.x) kept[at] = ~u64(0);
 
@@ -362,9 +422,20 @@ topk_rows(const float* __restrict__ a, u64 rows, u64 stride, u32 first_a, u32 co
     }
 }
 
-// fired[latent] += slots that hold it. Grid: slots over threads.
-extern "C" __global__ void __launch_bounds__(256) count_fired(const u32* __restrict__ indices, u64 len, u32* __restrict__ fired) {
+// fired[latent] += slots that hold it. Blocks count in shared memory what fits there (`inside` latents: dynamic shared memory, 4
+// bytes each). Grid: slots over threads.
+extern "C" __global__ void __launch_bounds__(256)
+count_fired(const u32* __restrict__ indices, u64 len, u32 inside, u32* __restrict__ fired) {
+    DYN_SHARED(u32, counts);
+    for (u32 latent = threadIdx.x; latent < inside; latent += blockDim.x) counts[latent] = 0;
+    __syncthreads();
     for (u64 at = u64(blockIdx.x) * blockDim.x + threadIdx.x; at < len; at += u64(gridDim.x) * blockDim.x) {
-        if (indices[at] != 0xFFFFFFFF) atomicAdd(&fired[indices[at]], 1u);
+        const u32 latent = indices[at];
+        if (latent < inside) atomicAdd(&counts[latent], 1u);
+        else if (latent != UNUSED) atomicAdd(&fired[latent], 1u);
+    }
+    __syncthreads();
+    for (u32 latent = threadIdx.x; latent < inside; latent += blockDim.x) {
+        if (counts[latent] > 0) atomicAdd(&fired[latent], counts[latent]);
     }
 }

@@ -10,8 +10,12 @@ use crate::error::KernelError;
 const DEPTH: usize = 32;
 /// Rows and columns of a block of the product.
 const TILE: usize = 128;
-/// Keys that Top-k ranks against each other; encode.cu has the same number.
-const CANDIDATES: usize = 256;
+/// Most slots that a warp selects; beyond it a block does.
+const BY_WARPS: usize = 64;
+/// Halves that are packed at a time.
+const PACKED: usize = 64 << 20;
+/// Shared memory for counts of latents.
+const COUNTS: usize = 48 << 10;
 
 /// The product's kernel on a device.
 struct Product {
@@ -107,18 +111,25 @@ fn select<D: Driver>(
     let (indices, values) = (codes.indices.write_at(slot_count), codes.values.write_at(slot_count));
     let parts: Vec<&Part> = parts.iter().filter(|part| part.k > 0).collect();
     let most = parts.iter().map(|part| part.k).max().unwrap_or(0);
-    let shared = most.next_power_of_two().max(CANDIDATES) * size_of::<u64>();
+    let shared = if most <= BY_WARPS { 0 } else { most.next_power_of_two() * size_of::<u64>() };
     if shared > context.limits().shared_bytes {
         let allowed = context.limits().shared_bytes / 2 / size_of::<u64>();
         return Err(KernelError::shape("k of a block", most, format!("at most {allowed} on this device")));
     }
+    let chunks = (PACKED / (chunk * width).max(1)).max(1);
     for first in (0..n).step_by(chunk) {
         let count = chunk.min(n - first);
-        let from = acts + (first * d * size_of::<f32>()) as u64;
-        pack(context, (from, 0, dictionary.b_dec.read_at(d)), (count, d, width), &mut state.acts)?;
+        let within = first % (chunks * chunk);
+        if within == 0 {
+            let (from, rows) = (acts + (first * d * size_of::<f32>()) as u64, (chunks * chunk).min(n - first));
+            pack(context, (from, 0, dictionary.b_dec.read_at(d)), (rows, d, width), &mut state.acts)?;
+        }
         let a = state.pre_activations.write_at(count * latents);
         let (rows, columns) = (count.div_ceil(TILE), latents.div_ceil(product.columns));
-        let operands = (state.acts.hi.read_at(count * width), state.acts.lo.read_at(count * width));
+        // Tiles are whole: a chunk's follow those before.
+        let halves = (within * width * 2) as u64;
+        let len = (within + count) * width;
+        let operands = (state.acts.hi.read_at(len) + halves, state.acts.lo.read_at(len) + halves);
         let bias = dictionary.b_enc.read_at(if list == 0 { latents } else { 0 });
         if context.limits().wgmma {
             let grid = narrow("tiles", (rows * columns).min(context.limits().multiprocessors))?;
@@ -132,12 +143,20 @@ fn select<D: Driver>(
         }
         let (Some(one), Some(other)) = (parts.first(), parts.last()) else { continue };
         let token = (first * codes.k * size_of::<u32>()) as u64;
-        launch!(context, "topk_rows", [blocks(count, 1), narrow("parts", parts.len())?, 1], 128, shared;
-            a, count as u64, latents as u64,
-            narrow("latents", one.first)?, narrow("latents", one.count)?, narrow("k", one.k)?, narrow("k", one.offset)?,
-            narrow("latents", other.first)?, narrow("latents", other.count)?, narrow("k", other.k)?,
-            narrow("k", other.offset)?,
-            one.border, list, narrow("k", codes.k)?, indices + token, values + token)?;
+        let (first_a, count_a) = (narrow("latents", one.first)?, narrow("latents", one.count)?);
+        let (first_b, count_b) = (narrow("latents", other.first)?, narrow("latents", other.count)?);
+        let (k_a, offset_a) = (narrow("k", one.k)?, narrow("k", one.offset)?);
+        let (k_b, offset_b) = (narrow("k", other.k)?, narrow("k", other.offset)?);
+        let (slots, parts) = (narrow("k", codes.k)?, narrow("parts", parts.len())?);
+        if most <= BY_WARPS {
+            launch!(context, "topk_warps", [blocks(count, 4), parts, 1], 128, 0;
+                a, count as u64, latents as u64, first_a, count_a, k_a, offset_a, first_b, count_b, k_b, offset_b,
+                one.border, list, slots, indices + token, values + token)?;
+        } else {
+            launch!(context, "topk_rows", [blocks(count, 1), parts, 1], 128, shared;
+                a, count as u64, latents as u64, first_a, count_a, k_a, offset_a, first_b, count_b, k_b, offset_b,
+                one.border, list, slots, indices + token, values + token)?;
+        }
     }
     Ok(())
 }
@@ -200,6 +219,9 @@ pub(super) fn count_fired<D: Driver>(
         return Ok(());
     }
     let (indices, _) = slots(codes);
-    let fired = fired.write_at(codes.shape.latents());
-    launch!(context, "count_fired", [blocks(len, 256 * 8), 1, 1], 256, 0; indices, len as u64, fired)
+    let latents = codes.shape.latents();
+    let inside = if latents * size_of::<u32>() <= COUNTS { latents } else { 0 };
+    let fired = fired.write_at(latents);
+    launch!(context, "count_fired", [blocks(len, 256 * 64), 1, 1], 256, inside * size_of::<u32>();
+        indices, len as u64, narrow("latents", inside)?, fired)
 }

@@ -27,6 +27,7 @@ wgmma_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u
              u32 width, float* __restrict__ out) {
     DYN_SHARED(u8, dynamic);
     __shared__ u64 full[STAGES], empty[STAGES];
+    __shared__ __align__(8) float biases[2][COLUMNS];
     // Stages start where a swizzle's pattern does.
     Stage* stages = reinterpret_cast<Stage*>(dynamic + (1024 - shared_address(dynamic) % 1024) % 1024);
     const u32 group = threadIdx.x / GROUP, steps = width / TILE_COLUMNS;
@@ -58,8 +59,10 @@ wgmma_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u
         return;
     }
     const u32 half = group - 1, lane = threadIdx.x % 32, warp = threadIdx.x % GROUP / 32;
-    u32 s = 0, parity = 0;
-    for (u32 tile = blockIdx.x; tile < tiles_m * tiles_n; tile += gridDim.x) {
+    u32 s = 0, parity = 0, turn = 0;
+    for (u32 tile = blockIdx.x; tile < tiles_m * tiles_n; tile += gridDim.x, turn ^= 1) {
+        const u64 own_j = u64(tile / tiles_m) * COLUMNS + threadIdx.x - GROUP;
+        biases[turn][threadIdx.x - GROUP] = own_j < n ? bias[list ? list[own_j] : u32(own_j)] : 0.0f;
         float sums[128];
 #pragma unroll
         for (u32 i = 0; i < 128; i++) sums[i] = 0.0f;
@@ -87,26 +90,28 @@ wgmma_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u
         }
         wgmma_wait<0>();
         if (lane == 0) barrier_arrive(&empty[before]);
+        // The biases of this tile are there, and all are done with those of the tile before the last.
+        named_barrier(1, 2 * GROUP);
         const u64 first_i = u64(tile % tiles_m) * ROWS + half * 64 + warp * 16 + lane / 4;
-        const u64 first_j = u64(tile / tiles_m) * COLUMNS + lane % 4 * 2;
+        const u64 first_j = u64(tile / tiles_m) * COLUMNS;
+        const u32 within = lane % 4 * 2;
+        // Every row starts on a boundary of 8 bytes only where n is even.
+        const bool inside = n % 2 == 0 && first_j + COLUMNS <= n;
 #pragma unroll
-        for (u32 c = 0; c < 32; c++) {
-            const u64 j = first_j + c * 8;
-            if (j >= n) continue;
-            const float bias_0 = bias[list ? list[j] : u32(j)];
-            const float bias_1 = j + 1 < n ? bias[list ? list[j + 1] : u32(j + 1)] : 0.0f;
+        for (u32 e = 0; e < 2; e++) {
+            const u64 i = first_i + e * 8;
+            if (i >= m) continue;
+            float* to = out + i * n + first_j + within;
 #pragma unroll
-            for (u32 e = 0; e < 2; e++) {
-                const u64 i = first_i + e * 8;
-                if (i >= m) continue;
-                float* to = out + i * n + j;
-                const float x = sums[c * 4 + e * 2] + bias_0, y = sums[c * 4 + e * 2 + 1] + bias_1;
-                // Every row starts on a boundary of 8 bytes only where n is even.
-                if (n % 2 == 0) {
-                    *reinterpret_cast<float2*>(to) = float2{x, y};
+            for (u32 c = 0; c < 32; c++) {
+                const float2 by = *reinterpret_cast<const float2*>(&biases[turn][c * 8 + within]);
+                const float x = sums[c * 4 + e * 2] + by.x, y = sums[c * 4 + e * 2 + 1] + by.y;
+                if (inside) {
+                    *reinterpret_cast<float2*>(to + c * 8) = float2{x, y};
                 } else {
-                    to[0] = x;
-                    if (j + 1 < n) to[1] = y;
+                    const u64 j = first_j + within + c * 8;
+                    if (j < n) to[c * 8] = x;
+                    if (j + 1 < n) to[c * 8 + 1] = y;
                 }
             }
         }

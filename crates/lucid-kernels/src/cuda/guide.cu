@@ -28,49 +28,79 @@ code_norms(const u32* __restrict__ indices, const float* __restrict__ values, u6
     }
 }
 
-// C_ij = 1 − cos(z_i, z_j), the cosine with an all-zero code 0. Grid: (pairs, shares of the patches); one warp a patch,
-// one lane a text token. The patch's entries pass through shared memory, 32 at a time.
-// Without the 1, some architectures spill for an occupancy that the kernel does not need.
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+namespace {
+
+constexpr u32 RANGE = 2048;  // latents of a table
+constexpr u32 SLOTS = 16;    // of a text token at a time
+constexpr u32 EACH = 8;      // patches of a warp
+
+}  // namespace
+
+// C_ij = 1 − cos(z_i, z_j), the cosine with an all-zero code 0. Grid: (pairs, patches / 32); a warp EACH patches, one lane a
+// text token. A patch's code lies in a table by latent, where the text's entries are looked up.
+extern "C" __global__ void __launch_bounds__(THREADS)
 cosine_cost(const u32* __restrict__ vision_indices, const float* __restrict__ vision_values,
             const float* __restrict__ vision_norms, u32 vision_k, const u32* __restrict__ text_indices,
             const float* __restrict__ text_values, const float* __restrict__ text_norms, u32 text_k, u32 d_shared,
             const u64* __restrict__ vision, const u64* __restrict__ text, const u64* __restrict__ cells,
             float* __restrict__ cost) {
-    __shared__ u32 latents[WARPS][32];
-    __shared__ float z[WARPS][32];
-    const u64 pair = blockIdx.x, columns = text[pair + 1] - text[pair];
+    __shared__ float tables[WARPS][RANGE];
+    __shared__ u32 words[SLOTS][32];
+    __shared__ float word_values[SLOTS][32];
+    const u64 pair = blockIdx.x;
+    const u32 columns = u32(text[pair + 1] - text[pair]), patches = u32(vision[pair + 1] - vision[pair]);
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    for (u64 i = vision[pair] + blockIdx.y * WARPS + warp; i < vision[pair + 1]; i += gridDim.y * WARPS) {
-        const u32 entries = shared_count(vision_indices + i * vision_k, vision_k, d_shared);
-        for (u64 base = 0; base < columns; base += 32) {
-            const u64 j = text[pair] + base + lane;
-            const bool valid = base + lane < columns;
-            float inner = 0.0f;
-            for (u32 first = 0; first < entries; first += 32) {
-                const u32 count = min(32u, entries - first);
-                __syncwarp();
-                if (lane < count) {
-                    latents[warp][lane] = vision_indices[i * vision_k + first + lane];
-                    z[warp][lane] = vision_values[i * vision_k + first + lane];
-                }
-                __syncwarp();
-                if (!valid) continue;
-                const u32* word = text_indices + j * text_k;
-                const float* word_values = text_values + j * text_k;
-                for (u32 slot = 0; slot < text_k && word[slot] < d_shared; slot++) {
-                    const u32 latent = word[slot];
-                    const float value = word_values[slot];
-#pragma unroll 4
-                    for (u32 e = 0; e < count; e++) {
-                        if (latents[warp][e] == latent) inner += value * z[warp][e];
+    const u32 first = (blockIdx.y * WARPS + warp) * EACH;
+    if (blockIdx.y * WARPS * EACH >= patches) return;
+    float* table = tables[warp];
+    for (u32 x = lane; x < RANGE; x += 32) table[x] = 0.0f;
+    for (u32 base = 0; base < columns; base += 32) {
+        float inner[EACH] = {};
+        for (u32 slot = 0; slot < text_k; slot += SLOTS) {
+            __syncthreads();
+            bool any = false;
+            for (u32 at = threadIdx.x; at < SLOTS * 32; at += THREADS) {
+                // Neighbouring threads take neighbouring slots.
+                const u32 s = at % SLOTS, word = at / SLOTS;
+                const bool valid = base + word < columns && slot + s < text_k;
+                const u64 from = (text[pair] + base + word) * text_k + slot + s;
+                words[s][word] = valid ? text_indices[from] : 0xFFFFFFFF;
+                word_values[s][word] = valid ? text_values[from] : 0.0f;
+                any |= words[s][word] < d_shared;
+            }
+            // Shared entries lead.
+            if (!__syncthreads_or(any)) break;
+            for (u32 begin = 0; begin < d_shared; begin += RANGE) {
+                const u32 width = min(RANGE, d_shared - begin);
+#pragma unroll
+                for (u32 p = 0; p < EACH; p++) {
+                    if (first + p >= patches) continue;
+                    const u64 patch = (vision[pair] + first + p) * vision_k;
+                    for (u32 e = lane; e < vision_k; e += 32) {
+                        const u32 at = vision_indices[patch + e] - begin;
+                        if (at < width) table[at] = vision_values[patch + e];
                     }
+                    __syncwarp();
+#pragma unroll
+                    for (u32 s = 0; s < SLOTS; s++) {
+                        const u32 at = words[s][lane] - begin;
+                        if (at < width) inner[p] += word_values[s][lane] * table[at];
+                    }
+                    __syncwarp();
+                    for (u32 e = lane; e < vision_k; e += 32) {
+                        const u32 at = vision_indices[patch + e] - begin;
+                        if (at < width) table[at] = 0.0f;
+                    }
+                    __syncwarp();
                 }
             }
-            if (valid) {
-                const float norms = vision_norms[i] * text_norms[j];
-                cost[cells[pair] + (i - vision[pair]) * columns + base + lane] = 1.0f - (norms > 0.0f ? inner / norms : 0.0f);
-            }
+        }
+        if (base + lane >= columns) continue;
+#pragma unroll
+        for (u32 p = 0; p < EACH; p++) {
+            if (first + p >= patches) continue;
+            const float norms = vision_norms[vision[pair] + first + p] * text_norms[text[pair] + base + lane];
+            cost[cells[pair] + u64(first + p) * columns + base + lane] = 1.0f - (norms > 0.0f ? inner[p] / norms : 0.0f);
         }
     }
 }
@@ -116,23 +146,48 @@ cosine_cost_backward(const u32* __restrict__ own_indices, const float* __restric
 
 namespace {
 
-// g = mean of the shared codes of a pair's patches [d_shared], gathered in `g` by one block; returns |g|.
+constexpr u32 PART = 1024;  // latents of a warp's table
+
+// g = mean of the shared codes of a pair's patches [d_shared], gathered in `g` by one block; returns |g|. `tables`: WARPS tables
+// of PART in shared memory.
 __device__ float global_code(const u32* indices, const float* values, u32 k, u32 d_shared, u64 first, u64 end, float* g,
-                             float* scratch) {
-    for (u32 x = threadIdx.x; x < d_shared; x += THREADS) g[x] = 0.0f;
-    __syncthreads();
+                             float* tables, float* scratch) {
+    constexpr u32 AHEAD = 4;  // tokens that are read together
     const float count = float(end - first);
-    // One warp, token after token: a token holds a latent once, and the order of the sum is that of the tokens.
-    if (threadIdx.x < 32) {
-        for (u64 token = first; token < end; token++) {
-            for (u32 slot = threadIdx.x; slot < k; slot += 32) {
-                const u32 latent = indices[token * k + slot];
-                if (latent < d_shared) g[latent] += values[token * k + slot] / count;
+    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const u64 share = (end - first + WARPS - 1) / WARPS, from = first + warp * share, to = min(from + share, end);
+    float* table = tables + warp * PART;
+    for (u32 begin = 0; begin < d_shared; begin += PART) {
+        const u32 width = min(PART, d_shared - begin);
+        for (u32 x = threadIdx.x; x < WARPS * PART; x += THREADS) tables[x] = 0.0f;
+        __syncthreads();
+        // Each warp its share, token after token: a token holds a latent once, and the order of the sum is fixed.
+        for (u32 base = 0; base < k; base += 32) {
+            for (u64 token = from; token < to; token += AHEAD) {
+                u32 at[AHEAD];
+                float value[AHEAD];
+#pragma unroll
+                for (u32 a = 0; a < AHEAD; a++) {
+                    const bool valid = token + a < to && base + lane < k;
+                    const u64 slot = (token + a) * k + base + lane;
+                    at[a] = valid ? indices[slot] - begin : width;
+                    value[a] = valid ? values[slot] : 0.0f;
+                }
+#pragma unroll
+                for (u32 a = 0; a < AHEAD; a++) {
+                    if (at[a] < width) table[at[a]] += value[a] / count;
+                    __syncwarp();
+                }
             }
-            __syncwarp();
         }
+        __syncthreads();
+        for (u32 x = threadIdx.x; x < width; x += THREADS) {
+            float sum = 0.0f;
+            for (u32 w = 0; w < WARPS; w++) sum += tables[w * PART + x];
+            g[begin + x] = sum;
+        }
+        __syncthreads();
     }
-    __syncthreads();
     float square = 0.0f;
     for (u32 x = threadIdx.x; x < d_shared; x += THREADS) square += g[x] * g[x];
     return sqrtf(block_sum(square, scratch));
@@ -146,11 +201,11 @@ mass_weights(const u32* __restrict__ vision_indices, const float* __restrict__ v
              const u32* __restrict__ text_indices, const float* __restrict__ text_values,
              const float* __restrict__ text_norms, u32 text_k, u32 d_shared, const u64* __restrict__ vision,
              const u64* __restrict__ text, float* __restrict__ room, float* __restrict__ weights) {
-    __shared__ float scratch[32];
+    __shared__ float scratch[32], tables[WARPS * PART];
     const u64 pair = blockIdx.x;
     float* g = room + pair * d_shared;
     const float norm_g =
-        global_code(vision_indices, vision_values, vision_k, d_shared, vision[pair], vision[pair + 1], g, scratch);
+        global_code(vision_indices, vision_values, vision_k, d_shared, vision[pair], vision[pair + 1], g, tables, scratch);
     const u32 lane = threadIdx.x % 32;
     for (u64 j = text[pair] + threadIdx.x / 32; j < text[pair + 1]; j += WARPS) {
         float inner = 0.0f;
@@ -172,12 +227,12 @@ mass_weights_backward(const u32* __restrict__ vision_indices, const float* __res
                       const float* __restrict__ text_norms, u32 text_k, u32 d_shared, const u64* __restrict__ vision,
                       const u64* __restrict__ text, const float* __restrict__ d_weights, float* __restrict__ room,
                       float* __restrict__ d_vision, float* __restrict__ d_text) {
-    __shared__ float scratch[32];
+    __shared__ float scratch[32], tables[WARPS * PART];
     const u64 pair = blockIdx.x;
     float* g = room + pair * 2 * d_shared;
     float* d_g = g + d_shared;
     const float norm_g =
-        global_code(vision_indices, vision_values, vision_k, d_shared, vision[pair], vision[pair + 1], g, scratch);
+        global_code(vision_indices, vision_values, vision_k, d_shared, vision[pair], vision[pair + 1], g, tables, scratch);
     for (u32 x = threadIdx.x; x < d_shared; x += THREADS) d_g[x] = 0.0f;
     __syncthreads();
     const u32 lane = threadIdx.x % 32;

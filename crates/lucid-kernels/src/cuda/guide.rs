@@ -50,7 +50,7 @@ pub(super) fn cosine_cost<D: Driver>(
     let state = &mut *context.state();
     let (v, t) = (side(context, state, 0, vision)?, side(context, state, 1, text)?);
     let at = state.pairs(&context.driver, pairs)?;
-    let grid = [narrow("pairs", pairs.len())?, shares(pairs.vision.longest()), 1];
+    let grid = [narrow("pairs", pairs.len())?, blocks(pairs.vision.longest(), 32), 1];
     launch!(context, "cosine_cost", grid, 128, 0;
         v.indices, v.values, v.norms, v.k, t.indices, t.values, t.norms, t.k, narrow("dShared", vision.shape.d_shared)?,
         at.vision, at.text, at.cells, cost.write_at(pairs.cells.total()))

@@ -11,6 +11,7 @@ use crate::oracle;
 on_every_backend!(
     equals_a_sort,
     ties_go_to_the_lower_index,
+    wide_rows,
     few_and_no_positives,
     nan_is_never_selected,
     listed_equals_a_sort,
@@ -114,6 +115,43 @@ fn ties_go_to_the_lower_index<B: Backend>(backend: &B) {
     let acts = vec![1.0; d];
     assert_eq!(encode(backend, &acts, &dictionary, SPLIT).0, [0, 1, 2, 9, 10, 11, 12]);
     assert_eq!(encode(backend, &acts, &dictionary, GLOBAL).0, [0, 1, 2, 3, 4, 5, 6]);
+}
+
+/// Rows wider than what a warp looks at together, few and many slots, with more equals than are ranked at once.
+fn wide_rows<B: Backend>(backend: &B) {
+    let of_rows: [fn(usize) -> f64; 5] = [
+        |_| 0.5,
+        |at| (at % 3) as f64,
+        |at| ((at * 7919) % 1021) as f64 / 8.0 - 60.0,
+        |at| if at % 301 == 5 { at as f64 } else { -1.0 },
+        |at| 1.0 + at as f64 / 4096.0,
+    ];
+    for (d_shared, d_private, k_shared, k_private) in [(600, 520, 5, 64), (601, 1531, 33, 9), (600, 520, 70, 66)] {
+        for values in of_rows {
+            for selection in [Selection::Split, Selection::Global] {
+                let shape = CodeShape { d_shared, d_private, k_shared, k_private, selection };
+                let b_enc: Vec<f64> = (0..shape.latents()).map(values).collect();
+                let zeros = vec![0.0; shape.latents()];
+                let dictionary = HostDictionary {
+                    d: 1,
+                    latents: shape.latents(),
+                    w_enc_t: zeros.clone(),
+                    b_enc: b_enc.clone(),
+                    w_dec: zeros,
+                    b_dec: vec![0.0],
+                };
+                let (indices, found) = encode(backend, &[1.0; 2], &dictionary, shape);
+                let expected = expected_slots(&b_enc, shape);
+                let kept: Vec<f64> =
+                    expected.iter().map(|&at| if at == UNUSED { 0.0 } else { b_enc[at as usize] }).collect();
+                for token in 0..2 {
+                    let slots = token * shape.k()..(token + 1) * shape.k();
+                    assert_eq!(&indices[slots.clone()], &expected, "{shape:?}");
+                    assert_eq!(&found[slots], &kept, "{shape:?}");
+                }
+            }
+        }
+    }
 }
 
 fn few_and_no_positives<B: Backend>(backend: &B) {

@@ -52,6 +52,11 @@ __device__ inline u64 matrix_descriptor(const void* shared) {
     return u64(shared_address(shared) >> 4 & 0x3FFF) | u64(1) << 16 | u64(512 >> 4) << 32 | u64(2) << 62;
 }
 
+// A barrier of `threads` threads, apart from that of the whole block.
+__device__ inline void named_barrier(u32 name, u32 threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Waits until at most the newest N groups are still under way.

@@ -130,24 +130,30 @@ mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mas
         const u32 row = first_row + threadIdx.x;
         of_row[threadIdx.x] = mass_of_own && row < rows ? inverse(mass[row]) : Inverse{1.0f, 1.0f};
     }
+    constexpr u32 EACH = TILE * DEPTH / 4 / THREADS;  // groups of four that a thread stages
+    const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
+    float4 points[EACH];
+    auto read_points = [&](u32 base) {
+#pragma unroll
+        for (u32 i = 0; i < EACH; i++) {
+            const u32 at = (threadIdx.x + i * THREADS) * 4, from = base + at / TILE;
+            points[i] = from < terms ? load_four(wide_y, y + u64(from) * d, first_column + at % TILE, d) : zero;
+        }
+    };
     float sums[2][4][4] = {};
+    read_points(0);
     for (u32 base = 0; base < terms; base += DEPTH) {
         __syncthreads();
         if (threadIdx.x < DEPTH) {
             const u32 term = base + threadIdx.x;
             of_term[threadIdx.x] = !mass_of_own && term < terms ? inverse(mass[term]) : Inverse{1.0f, 1.0f};
         }
-        for (u32 at = threadIdx.x * 4; at < TILE * DEPTH; at += THREADS * 4) {
-            const u32 x = first_column + at % TILE, from = base + at / TILE;
-            const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
-            put_four(b, at64(at / TILE, at % TILE), from < terms ? load_four(wide_y, y + u64(from) * d, x, d) : zero);
-        }
-        __syncthreads();
+        if (!mass_of_own || base == 0) __syncthreads();
         for (u32 at = threadIdx.x; at < TILE * DEPTH / 4; at += THREADS) {
             // Four terms of a row. Neighbouring threads take neighbouring cells of the plan.
             const u32 r = transposed ? at % TILE : at / (DEPTH / 4), t = (transposed ? at / TILE : at % (DEPTH / 4)) * 4;
             const u32 row = first_row + r, term = base + t;
-            float4 share = {0.0f, 0.0f, 0.0f, 0.0f};
+            float4 share = zero;
             if (row < rows && transposed) {
                 const float* cell = plan + u64(term) * rows + row;
                 share = {term < terms ? cell[0] : 0.0f, term + 1 < terms ? cell[rows] : 0.0f,
@@ -165,7 +171,14 @@ mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mas
             }
             put_four(a, at32(r, t), share);
         }
+#pragma unroll
+        for (u32 i = 0; i < EACH; i++) {
+            const u32 at = (threadIdx.x + i * THREADS) * 4;
+            put_four(b, at64(at / TILE, at % TILE), points[i]);
+        }
         __syncthreads();
+        // The next points are on their way while these are multiplied.
+        if (base + DEPTH < terms) read_points(base + DEPTH);
         accumulate<true>(a, b, sums);
     }
     each_output(sums, [&](u32 r, u32 c, float sum) {

@@ -30,19 +30,33 @@ csc_count(const u32* __restrict__ indices, u64 n, u32 k, u32 chunk, u32 latents,
     }
 }
 
-// counts becomes the number of entries in earlier chunks, totals[latent] the number in all. One thread a latent.
-extern "C" __global__ void __launch_bounds__(128)
+// counts becomes the number of entries in earlier chunks, totals[latent] the number in all. One lane a latent; each of eight
+// warps walks its share of the chunks, first to count, then to write. Grid: latents / 32.
+extern "C" __global__ void __launch_bounds__(256)
 csc_scan_chunks(u32* __restrict__ counts, u32 chunks, u32 latents, u32* __restrict__ totals) {
-    const u32 latent = blockIdx.x * blockDim.x + threadIdx.x;
-    if (latent >= latents) return;
-    u32 sum = 0;
-    for (u32 c = 0; c < chunks; c++) {
-        const u64 at = u64(c) * latents + latent;
-        const u32 here = counts[at];
-        counts[at] = sum;
-        sum += here;
+    constexpr u32 WARPS = 8, AHEAD = 8;  // AHEAD: counts that a lane reads together
+    __shared__ u32 sums[WARPS][32];
+    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, latent = blockIdx.x * 32 + lane;
+    const u32 each = (chunks + WARPS - 1) / WARPS;
+    const u32 begin = latent < latents ? min(warp * each, chunks) : 0, end = latent < latents ? min(begin + each, chunks) : 0;
+    u32 own = 0;
+#pragma unroll 8
+    for (u32 c = begin; c < end; c++) own += counts[u64(c) * latents + latent];
+    sums[warp][lane] = own;
+    __syncthreads();
+    u32 before = 0;
+    for (u32 w = 0; w < warp; w++) before += sums[w][lane];
+    for (u32 c = begin; c < end; c += AHEAD) {
+        u32 here[AHEAD];
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) here[a] = c + a < end ? counts[u64(c + a) * latents + latent] : 0;
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+            if (c + a < end) counts[u64(c + a) * latents + latent] = before;
+            before += here[a];
+        }
     }
-    totals[latent] = sum;
+    if (warp == WARPS - 1 && latent < latents) totals[latent] = before;
 }
 
 // offsets[latents + 1]: where each latent's entries start. cuts[latents + 1]: where the segments of each latent with more than
@@ -222,17 +236,19 @@ columns_partial(const float* __restrict__ rows, const float* __restrict__ weight
     partial[u64(blockIdx.x) * d + x] = sum;
 }
 
-// out += scale Σ partial. Grid: d / 32; a warp adds every fourth of the blocks, in order.
-extern "C" __global__ void __launch_bounds__(THREADS)
+// out += scale Σ partial. Grid: d / 32; each of 16 warps adds every sixteenth of the blocks, in order.
+extern "C" __global__ void __launch_bounds__(512)
 columns_combine(const float* __restrict__ partial, u32 blocks, u32 d, float scale, float* __restrict__ out) {
-    __shared__ float sums[THREADS / 32][32];
+    __shared__ float sums[16][32];
     const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, x = blockIdx.x * 32 + lane;
     float sum = 0.0f;
+    if (x < d) {
 #pragma unroll 8
-    for (u32 b = warp; b < blocks; b += THREADS / 32) sum += x < d ? partial[u64(b) * d + x] : 0.0f;
+        for (u32 b = warp; b < blocks; b += 16) sum += partial[u64(b) * d + x];
+    }
     sums[warp][lane] = sum;
     __syncthreads();
     if (warp > 0 || x >= d) return;
-    for (u32 w = 1; w < THREADS / 32; w++) sum += sums[w][lane];
+    for (u32 w = 1; w < 16; w++) sum += sums[w][lane];
     out[x] += scale * sum;
 }

@@ -72,7 +72,7 @@ fn columns<'a, D: Driver>(
             columns.entries.reserve(n * k)?;
             columns.offsets.reserve(latents + 1)?;
             columns.cuts.reserve(latents + 1)?;
-            let chunk = n.div_ceil(512).max(32);
+            let chunk = n.div_ceil(1024).max(32);
             let chunks = n.div_ceil(chunk);
             counts.reserve(chunks * latents)?;
             counts.clear(chunks * latents)?;
@@ -85,7 +85,7 @@ fn columns<'a, D: Driver>(
             let (offsets, cuts) = (columns.offsets.write_at(latents + 1), columns.cuts.write_at(latents + 1));
             let entries = columns.entries.write_at(n * codes.k);
             launch!(context, "csc_count", [grid, 1, 1], 32, 0; indices, n as u64, k, chunk, width, counts)?;
-            launch!(context, "csc_scan_chunks", [blocks(latents, 128), 1, 1], 128, 0; counts, grid, width, totals)?;
+            launch!(context, "csc_scan_chunks", [blocks(latents, 32), 1, 1], 256, 0; counts, grid, width, totals)?;
             launch!(context, "csc_scan_latents", [1, 1, 1], 1024, 0; totals, width, offsets, cuts)?;
             launch!(context, "csc_place", [grid, 1, 1], 32, 0;
                 indices, n as u64, k, chunk, width, offsets, counts, entries)?;
@@ -155,7 +155,7 @@ fn column_sums<D: Driver>(
     let across = narrow("d", d.div_ceil(128))?;
     launch!(context, "columns_partial", [parts, across, 1], 128, 0;
         rows, weights, count as u64, narrow("tokens", each)?, width, partial)?;
-    launch!(context, "columns_combine", [narrow("d", d.div_ceil(32))?, 1, 1], 128, 0; partial, parts, width, scale, out)
+    launch!(context, "columns_combine", [narrow("d", d.div_ceil(32))?, 1, 1], 512, 0; partial, parts, width, scale, out)
 }
 
 pub(super) fn backward<D: Driver>(

@@ -209,12 +209,23 @@ __device__ void collect(const float* __restrict__ from, u32 count, u32 k, u32 fi
     // Groups of four columns of the hot cells, over the lanes.
     const Collect consider = {kept, list, first, low};
     const u32 groups = (count + 32 * 4 * CELLS - 1) / (32 * 4 * CELLS), inverse = 0xFFFFFFFF / groups + 1;
-    for (u32 item = lane; item < cells * groups; item += 32) {
-        const u32 cell = groups == 1 ? item : __umulhi(item, inverse);
-        const u32 j = ((item - cell * groups) * 32 * CELLS + kept->cells[cell]) * 4;
-        const float4 v = columns<aligned>(from, j, count);
-        if (positive_bits(largest(v)) < low) continue;
-        consider(v.x, j), consider(v.y, j + 1), consider(v.z, j + 2), consider(v.w, j + 3);
+    constexpr u32 AHEAD = 4;  // groups that a lane reads together
+    for (u32 item = lane; item - lane < cells * groups; item += 32 * AHEAD) {
+        float4 v[AHEAD];
+        u32 j[AHEAD];
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+            const u32 own_item = item + 32 * a;
+            const bool valid = own_item < cells * groups;
+            const u32 cell = groups == 1 ? own_item : __umulhi(own_item, inverse);
+            j[a] = valid ? ((own_item - cell * groups) * 32 * CELLS + kept->cells[cell]) * 4 : count;
+            v[a] = columns<aligned>(from, j[a], count);
+        }
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+            if (positive_bits(largest(v[a])) < low) continue;
+            consider(v[a].x, j[a]), consider(v[a].y, j[a] + 1), consider(v[a].z, j[a] + 2), consider(v[a].w, j[a] + 3);
+        }
     }
     __syncwarp();
 }

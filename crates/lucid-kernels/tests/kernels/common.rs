@@ -20,7 +20,7 @@ macro_rules! on_every_backend {
         mod cuda_gpu {
             $(#[test] fn $name() {
                 match crate::common::gpu() {
-                    Ok(gpu) => super::$name(gpu),
+                    Ok(gpu) => super::$name(&*gpu),
                     Err(reason) => println!("SKIPPED {}::{}: {reason}", module_path!(), stringify!($name)),
                 }
             })+
@@ -40,14 +40,16 @@ macro_rules! on_every_backend {
     };
 }
 
-/// The GPU that all tests share, or why there is none.
+/// The GPU, one test at a time: what a device has to report belongs to whoever asks next. Or why there is none.
 #[cfg(feature = "cuda-gpu")]
-pub fn gpu() -> Result<&'static lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Gpu>, String> {
-    static GPU: std::sync::OnceLock<Result<lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Gpu>, String>> =
-        std::sync::OnceLock::new();
-    GPU.get_or_init(|| lucid_kernels::cuda::open(None).map_err(|error| error.to_string()))
-        .as_ref()
-        .map_err(Clone::clone)
+pub fn gpu() -> Result<std::sync::MutexGuard<'static, lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Gpu>>, String> {
+    use std::sync::{Mutex, OnceLock, PoisonError};
+
+    use lucid_kernels::cuda::{Cuda, Gpu};
+
+    static GPU: OnceLock<Result<Mutex<Cuda<Gpu>>, String>> = OnceLock::new();
+    let opened = GPU.get_or_init(|| lucid_kernels::cuda::open(None).map(Mutex::new).map_err(|error| error.to_string()));
+    opened.as_ref().map(|gpu| gpu.lock().unwrap_or_else(PoisonError::into_inner)).map_err(Clone::clone)
 }
 
 /// The CUDA kernels on the CPU, the threads of a block in `order`.

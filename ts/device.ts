@@ -5,8 +5,8 @@ import { native } from './native.js'
  * Where work runs. A device that cannot be used is refused when named; `'auto'` falls back to the CPU.
  *
  * `'cuda:1'` is the second of the devices that `CUDA_VISIBLE_DEVICES` leaves, `'cuda'` the first that can be used. Only
- * {@link train} has a CUDA path, and its kernels have not yet been run on a GPU: so `'auto'` takes the CPU, and
- * {@link device} says so where a GPU is present.
+ * {@link train} has a CUDA path. Its kernels have been run on GPUs of compute capability 9.0 (docs/gpu.md): `'auto'` takes such
+ * a GPU, and of any other {@link device} says that it must be asked for.
  */
 export type DeviceChoice = 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
 

@@ -4,6 +4,7 @@
 //! needs. The other presets are differences from it, in [`Preset::config`]. A resolved [`Config`] is saved with every
 //! artefact.
 
+use lucid_kernels::Backend;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -163,7 +164,8 @@ pub struct Config {
     pub warmup_steps: usize,
     /// Pairs of a step. Default 256.
     pub batch_pairs: usize,
-    /// Pairs whose intermediate arrays exist at once; changes the order of summation only. Default 32.
+    /// Pairs whose intermediate arrays exist at once; changes the order of summation only. 0 = what suits the device, see
+    /// [`Config::micro_pairs_on`]. Default 0.
     pub micro_pairs: usize,
     /// Passes over the training pairs, used when `steps` is 0. Default 200.
     pub epochs: usize,
@@ -226,7 +228,7 @@ impl Default for Config {
             bias_from_mean: true,
             warmup_steps: 0,
             batch_pairs: 256,
-            micro_pairs: 32,
+            micro_pairs: 0,
             epochs: 200,
             steps: 0,
             order: Order::Shuffle,
@@ -250,6 +252,17 @@ impl Config {
     #[must_use]
     pub const fn k(&self) -> usize {
         self.k_shared + self.k_private
+    }
+
+    /// Pairs of a micro-batch on a device: `micro_pairs`, or where that is 0, 32 on a CPU, whose caches are small, and 256 on a
+    /// device with memory of its own, whose kernels want much work at a time.
+    #[must_use]
+    pub fn micro_pairs_on<B: Backend>(&self, backend: &B) -> usize {
+        match self.micro_pairs {
+            0 if backend.free_bytes().is_some() => 256,
+            0 => 32,
+            pairs => pairs,
+        }
     }
 
     /// Resolves a preset and overriding fields (a JSON object in the names of the spec) into a checked configuration.
@@ -279,8 +292,7 @@ impl Config {
 
     /// Checks ranges and relations between fields.
     pub fn validate(&self) -> Result<(), SaeError> {
-        let at_least_one =
-            [("batchPairs", self.batch_pairs), ("microPairs", self.micro_pairs), ("iterations", self.iterations)];
+        let at_least_one = [("batchPairs", self.batch_pairs), ("iterations", self.iterations)];
         for (name, value) in at_least_one {
             if value == 0 {
                 return Err(SaeError::option(name, value, "at least 1"));

@@ -1,7 +1,7 @@
 //! Where models and training run.
 //!
-//! The CUDA kernels are proved on the CPU only: **the CUDA path has never run on a GPU**. So [`Device::Auto`] takes the CPU,
-//! also where a usable CUDA device is present, until `RUN_ON_A_GPU` says otherwise; CUDA must be asked for by name.
+//! The CUDA kernels have passed `npm run gpu-check` on GPUs of the compute capabilities in `TRIED` (docs/gpu.md). [`Device::Auto`]
+//! takes such a GPU; one of another capability, whose machine code nobody has run yet, must be asked for by name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +9,14 @@ use std::sync::OnceLock;
 
 use lucid_kernels::KernelError;
 pub use lucid_kernels::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use lucid_kernels::cuda::DeviceInfo;
 
 use crate::error::SaeError;
 
-/// True once the kernels have passed `npm run gpu-check` on a GPU: from then on [`Device::Auto`] takes one where it can.
+/// Compute capabilities of the GPUs on which the kernels have passed `npm run gpu-check`.
 #[cfg(feature = "cuda")]
-const RUN_ON_A_GPU: bool = false;
+const TRIED: [&str; 1] = ["9.0"];
 
 /// The device a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,12 +97,12 @@ impl Device {
         self,
         probe: impl FnOnce() -> &'a lucid_kernels::cuda::CudaState,
     ) -> Result<Choice, KernelError> {
-        let cuda = |device: &lucid_kernels::cuda::DeviceInfo| Choice {
+        let tried = |device: &DeviceInfo| TRIED.contains(&device.compute_capability.as_str());
+        let only = format!("the CUDA kernels have been run on compute capability {} only", TRIED.join(", "));
+        let cuda = |device: &DeviceInfo| Choice {
             cuda: Some(device.ordinal),
             reason: format!("CUDA device {} ({}) is used", device.ordinal, device.name),
-            caution: (!RUN_ON_A_GPU).then(|| {
-                "the CUDA kernels have not yet been run on a GPU: compare the result with one of device 'cpu'".into()
-            }),
+            caution: (!tried(device)).then(|| format!("{only}: compare the result with one of device 'cpu'")),
         };
         match self {
             Self::Cpu => Ok(Choice::cpu("it was asked for")),
@@ -109,12 +111,11 @@ impl Device {
                 Err(reason) => Err(KernelError::Unavailable { device: "cuda", reason }),
             },
             Self::Auto => Ok(match probe().choose(None) {
-                Ok(device) if RUN_ON_A_GPU => cuda(device),
+                Ok(device) if tried(device) => cuda(device),
                 Ok(device) => {
                     let choice = Choice::cpu(&format!(
-                        "a usable CUDA device is present ({}); the CUDA kernels have not yet been run on a GPU: ask for \
-                         it with device 'cuda'",
-                        device.name
+                        "a usable CUDA device is present ({}, compute capability {}); {only}: ask for it with device 'cuda'",
+                        device.name, device.compute_capability
                     ));
                     Choice { caution: Some(choice.reason.clone()), ..choice }
                 }
@@ -166,15 +167,15 @@ mod tests {
 
     #[cfg(feature = "cuda")]
     mod choice {
-        use lucid_kernels::cuda::{CudaState, DeviceInfo};
+        use lucid_kernels::cuda::CudaState;
 
         use super::*;
 
-        fn with_one(usable: bool) -> CudaState {
+        fn with_one(usable: bool, compute_capability: &str) -> CudaState {
             let device = DeviceInfo {
                 ordinal: 0,
                 name: "GPU".into(),
-                compute_capability: "8.6".into(),
+                compute_capability: compute_capability.into(),
                 memory_bytes: 8 << 30,
                 mig: false,
                 usable,
@@ -183,26 +184,34 @@ mod tests {
             CudaState::Devices { reason: "one".into(), driver_version: "12.4".into(), devices: vec![device] }
         }
 
-        /// Until the kernels have run on a GPU, none is taken unasked, and the reason says how to ask.
+        /// A GPU of a kind that was never tried is not taken unasked, and the reason says how to ask.
         #[test]
         fn auto_takes_the_cpu_and_says_why() {
-            let state = with_one(true);
+            let state = with_one(true, "8.6");
             let choice = Device::Auto.choose_from(|| &state).unwrap();
             assert_eq!(choice.cuda, None);
             assert!(choice.reason.contains("ask for it with device 'cuda'"), "{}", choice.reason);
             assert!(choice.caution.is_some());
-            let state = with_one(false);
+            let state = with_one(false, "9.0");
             let choice = Device::Auto.choose_from(|| &state).unwrap();
             assert_eq!((choice.cuda, choice.caution), (None, None));
             assert_eq!(choice.reason, "the CPU is used: one");
         }
 
         #[test]
+        fn auto_takes_what_was_tried() {
+            let state = with_one(true, "9.0");
+            let choice = Device::Auto.choose_from(|| &state).unwrap();
+            assert_eq!((choice.cuda, choice.caution), (Some(0), None));
+            assert_eq!(choice.reason, "CUDA device 0 (GPU) is used");
+        }
+
+        #[test]
         fn a_named_device_is_used_or_refused() {
-            let state = with_one(true);
+            let state = with_one(true, "8.6");
             assert_eq!(Device::Cuda(None).choose_from(|| &state).unwrap().cuda, Some(0));
             assert!(Device::Cuda(Some(0)).choose_from(|| &state).unwrap().caution.is_some());
-            for (state, ordinal) in [(&state, Some(1)), (&with_one(false), None)] {
+            for (state, ordinal) in [(&state, Some(1)), (&with_one(false, "9.0"), None)] {
                 let error = Device::Cuda(ordinal).choose_from(|| state).unwrap_err();
                 assert_eq!(error.code(), "E_UNAVAILABLE");
             }

@@ -103,7 +103,7 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             optimiser,
             micros: Vec::new(),
             resident: None,
-            micro_pairs: config.micro_pairs.min(order.batch_pairs()),
+            micro_pairs: config.micro_pairs_on(backend).min(order.batch_pairs()),
             order,
             dead,
             done,
@@ -185,7 +185,7 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
         let Some(prefetch) = prefetch else {
             return if self.observer.cancelled() { Ok(None) } else { self.gather(visits).map(Some) };
         };
-        let read_ahead = self.config.micro_pairs.min(self.order.batch_pairs());
+        let read_ahead = self.config.micro_pairs_on(self.backend).min(self.order.batch_pairs());
         let (mut count, mut full) = (0, None);
         for _ in 0..visits.len().div_ceil(read_ahead) {
             if self.observer.cancelled() {

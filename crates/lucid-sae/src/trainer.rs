@@ -72,8 +72,7 @@ impl TrainOptions {
 ///
 /// Errors leave the newest good checkpoint in `out`; cancelling (see [`TrainObserver::cancelled`]) writes one first.
 ///
-/// On a CUDA device the same steps run on its kernels, **which have never run on a GPU**: a warning says so, and the
-/// [default device](Device::Auto) does not take one.
+/// On a CUDA device the same steps run on its kernels. The [default device](Device::Auto) is the first that can be used.
 pub fn train(
     source: &dyn ActivationSource,
     validation: Option<&dyn ActivationSource>,
@@ -84,7 +83,9 @@ pub fn train(
     if let Some(caution) = choice.caution {
         warn(observer, "W_DEVICE", caution);
     }
-    if choice.cuda.is_some() && options.config.host_only() {
+    let asked = options.device != Device::Auto;
+    let host_only = options.config.host_only();
+    if choice.cuda.is_some() && host_only && asked {
         let method = options.config.method;
         return Err(SaeError::option(
             "device",
@@ -100,17 +101,17 @@ pub fn train(
         .map_err(|error| {
             SaeError::option("threads", options.threads, format!("a number of threads that can be started ({error})"))
         })?;
-    match choice.cuda {
-        #[cfg(feature = "cuda")]
-        Some(ordinal) => {
-            let backend = lucid_kernels::cuda::open(Some(ordinal))?;
-            pool.install(|| train_on(&backend, source, validation, options, observer))
-        }
-        _ => {
-            let backend = Cpu::new((options.threads > 0).then_some(options.threads))?;
-            pool.install(|| train_on(&backend, source, validation, options, observer))
+    #[cfg(feature = "cuda")]
+    if let Some(ordinal) = choice.cuda.filter(|_| !host_only) {
+        match lucid_kernels::cuda::open(Some(ordinal)) {
+            Ok(backend) => return pool.install(|| train_on(&backend, source, validation, options, observer)),
+            Err(error) if asked => return Err(error.into()),
+            // Nobody insisted on it.
+            Err(error) => warn(observer, "W_DEVICE", format!("the CPU is used: {error}")),
         }
     }
+    let backend = Cpu::new((options.threads > 0).then_some(options.threads))?;
+    pool.install(|| train_on(&backend, source, validation, options, observer))
 }
 
 /// [`train`] on a given backend, in the caller's thread pool.
@@ -154,7 +155,8 @@ fn run_on<B: Backend<Real = f32>>(
     std::thread::scope(|scope| {
         let order = run.order.clone();
         let prefetch = (!resident).then(|| {
-            Prefetch::start(scope, source, Arc::clone(&run.normalisation), order, config.micro_pairs, run.done)
+            let micro_pairs = config.micro_pairs_on(backend);
+            Prefetch::start(scope, source, Arc::clone(&run.normalisation), order, micro_pairs, run.done)
         });
         while run.done < run.order.steps() {
             run.step(prefetch.as_ref())?;

@@ -88,7 +88,7 @@ pub fn evaluate<B: Backend<Real = f32>>(
     let mut residual = Sides { vision: 0.0, text: 0.0 };
     let mut sum = Losses::default();
     let mut host = HostBatch::default();
-    for part in visits.chunks(config.micro_pairs) {
+    for part in visits.chunks(config.micro_pairs_on(backend)) {
         host.read(source, normalisation, part, |_| 0)?;
         let pairs_of = host.pairs();
         let micro = MicroBatch::upload(backend, d_vision, d_text, &pairs_of)?;

@@ -39,7 +39,7 @@ export const configMeaning: Readonly<Record<keyof Config, string>> = {
   biasFromMean: 'Whether the decoder bias starts at the data mean.',
   warmupSteps: 'Linear warm-up steps before the cosine.',
   batchPairs: 'Pairs of a step.',
-  microPairs: 'Pairs whose intermediate arrays exist at once; 0: 32 on a CPU, 256 on a GPU.',
+  microPairs: 'Pairs whose intermediate arrays exist at once; 0: 32 on a CPU, 256 on Hopper, 64 on other GPUs.',
   epochs: 'Passes over the pairs, used when steps is 0.',
   steps: 'Steps of the run; 0 = from epochs.',
   order: 'Order of pairs within an epoch.',

@@ -102,7 +102,7 @@ export interface Config {
   warmupSteps: number
   /** Pairs of a step. Default 256. */
   batchPairs: number
-  /** Pairs whose intermediate arrays exist at once; 0: 32 on a CPU, 256 on a GPU. Default 0. */
+  /** Pairs whose intermediate arrays exist at once; 0: 32 on a CPU, 256 on Hopper, 64 on other GPUs. Default 0. */
   microPairs: number
   /** Passes over the pairs, used when `steps` is 0. Default 200. */
   epochs: number

@@ -1,5 +1,5 @@
-//! What a launch has to do, from its arguments. Instruction counts are those of the inner loops in the machine code for
-//! sm_90 (nvdisasm of the committed fatbins), each noted where it is used.
+//! What a launch has to do, from its arguments. Instruction counts are those that Nsight Compute counted on an H200 at the
+//! paper's sizes ("counted" below), or else estimates from the inner loops.
 
 use super::cards::Card;
 use super::trace::Launch;
@@ -8,8 +8,10 @@ use crate::{PATCHES, SHAPE, TOKENS};
 /// Work of one launch, or of several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {
-    /// Tensor-core FLOPs issued, the three terms of a split and what a tile pads included.
+    /// Tensor-core FLOPs issued by `mma.sync`, the three terms of a split and what a tile pads included.
     pub tensor: f64,
+    /// The same by `wgmma`.
+    pub wgmma: f64,
     /// FLOPs that the method asks for.
     pub useful: f64,
     /// Warp instructions.
@@ -62,15 +64,29 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
     let mut work = match launch.kernel {
         "memset" => elements(a(0) / 4.0, 4.0, 0.0),
         "upload" | "wait" => Work::default(),
-        "pack_rows" => Work { cache: a(3) * a(4) * 4.0, ..elements(a(3) * a(4), 4.0, 42.0) },
+        // Four bytes read, two halves written.
+        "pack_rows" => elements(a(3) * a(4), 8.0, 12.0),
+        "wgmma_bf16x3" => {
+            let (m, n, width) = (a(6), a(7), a(8));
+            let tiles = (m / 128.0).ceil() * (n / 256.0).ceil();
+            Work {
+                wgmma: 3.0 * 2.0 * tiles * 128.0 * 256.0 * width,
+                useful: 2.0 * m * n * width,
+                // Counted: 59.5 million for 1848 tiles, most of them the ends of tiles.
+                instructions: tiles * 32.2e3,
+                cache: tiles * (128.0 + 256.0) * width * 4.0 + m * n * 4.0,
+                memory: n * width * 4.0 + m * n * 4.0,
+                ..Work::default()
+            }
+        }
         "gemm_bf16x3" => {
             let (m, n, width) = (a(6), a(7), a(8));
             let (tile, stages) = (128.0, width / 32.0);
             Work {
                 tensor: 3.0 * 2.0 * blocks * tile * tile * width,
                 useful: 2.0 * m * n * width,
-                // A stage: 2 × 137 for products, about 311 for addresses and copies. Behind the loop: 1960.
-                instructions: blocks * 8.0 * (stages * 585.0 + 1960.0),
+                // A stage: 2 × 137 for products, about 90 for copies of whole tiles. Behind the loop: 1960.
+                instructions: blocks * 8.0 * (stages * 364.0 + 1960.0),
                 cache: blocks * 2.0 * tile * width * 4.0 + m * n * 4.0,
                 memory: n * width * 4.0,
                 // 12 ldmatrix of 512 bytes a warp and k-step of 16, and the copies to shared memory.
@@ -78,17 +94,19 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
                 ..Work::default()
             }
         }
-        "topk_rows" => {
-            let (rows, count, k) = (a(1), a(4), a(5));
-            let rounds = k.log2() * (k.log2() + 1.0) / 2.0;
+        "topk_warps" => {
+            let (rows, stride) = (a(1), a(2));
+            let parts = if launch.grid[1] > 1 { vec![(a(4), a(5)), (a(8), a(9))] } else { vec![(a(4), a(5))] };
+            let (columns, k) = parts.iter().fold((0.0, 0.0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+            // The cells that are looked at again have left the first-level cache: counted, half as much again.
+            let bytes = 1.5 * rows * columns * 4.0;
+            let far = rows * stride * 4.0 > card.cache_bytes;
             Work {
-                useful: rows * count,
-                // Four passes of 21 and one of 15 for 32 entries; digits, barriers and sort by four warps.
-                instructions: rows * (count / 32.0 * (4.0 * 21.0 + 15.0) + 1100.0 + rounds * 4.0 * 31.0),
-                // Five passes; rows of 16 blocks do not all stay in the first-level cache.
-                cache: rows * count * 4.0 * 2.0,
-                memory: rows * k * 8.0,
-                local: rows * count / 32.0 * 6.0,
+                useful: rows * columns,
+                // Counted: 3717 for a row of both parts.
+                instructions: rows * (columns / 32.0 * 8.0 + k * 30.0 + parts.len() as f64 * 370.0),
+                cache: bytes,
+                memory: rows * k * 8.0 + if far { bytes } else { 0.0 },
                 ..Work::default()
             }
         }
@@ -98,8 +116,8 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
             let active = used(k, a(4), a(5));
             let mut work = Work {
                 useful: 2.0 * n * active * d,
-                // Four warps, columns in shares of 512: 99 for two slots, 12 for one that is skipped.
-                instructions: n * 4.0 * (d / 512.0).ceil() * (active * 49.5 + (k - active) * 12.0 + 120.0),
+                // Counted: 106 a slot of 768 columns.
+                instructions: n * ((d / 256.0).ceil() * active * 35.0 + 300.0),
                 memory: n * (d * 4.0 + k * 8.0),
                 ..Work::default()
             };
@@ -111,8 +129,8 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
             let active = used(k, a(3), a(4));
             let mut work = Work {
                 useful: 2.0 * n * active * d,
-                // 52 for 128 columns, 110 around them.
-                instructions: n * (active * (d / 128.0 * 52.0 + 110.0) + (k - active) * 12.0),
+                // Counted: 162 a slot of 768 columns.
+                instructions: n * (active * (d / 128.0 * 20.0 + 42.0) + (k - active) * 12.0),
                 memory: n * (d * 4.0 + k * 8.0),
                 local: n * active * d * 4.0 / 128.0,
                 ..Work::default()
@@ -123,8 +141,9 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
         "csc_count" => Work { chain: a(3) * a(2) / 32.0 * CACHE_CLOCKS, ..elements(a(1) * a(2), 4.0, 20.0) },
         "csc_scan_chunks" => Work {
             cache: 3.0 * a(1) * a(2) * 4.0,
-            chain: (a(1) / 16.0).ceil() * 1.5 * CACHE_CLOCKS,
-            ..elements(a(1) * a(2), 0.0, 6.0)
+            // Eight warps, eight counts under way, twice.
+            chain: (a(1) / 64.0).ceil() * 2.0 * CACHE_CLOCKS,
+            ..elements(a(1) * a(2), 0.0, 12.0)
         },
         "csc_scan_latents" => Work { chain: 8.0 * CACHE_CLOCKS + 20.0 * 60.0, ..elements(a(1), 12.0, 60.0) },
         "csc_place" => Work {
@@ -140,8 +159,8 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
             let entries = tokens * used(k, begin, end);
             let mut work = Work {
                 useful: 2.0 * entries * d,
-                // As decode_rows: 92 for two entries.
-                instructions: entries * 4.0 * (d / 512.0).ceil() * 46.0 + (end - begin) * 4.0 * 400.0,
+                // Counted: 113 an entry of 768 columns.
+                instructions: entries * (d / 256.0).ceil() * 37.8 + (end - begin) * 4.0 * 400.0,
                 memory: (end - begin) * d * 8.0 + entries * 8.0,
                 ..Work::default()
             };
@@ -154,23 +173,27 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
             chain: (a(3) / 16.0).ceil() * MEMORY_CLOCKS,
             ..elements(a(2) * a(4), 4.0, 5.0)
         },
-        "columns_combine" => Work { chain: (a(1) / 16.0).ceil() * CACHE_CLOCKS, ..elements(a(1) * a(2), 4.0, 5.0) },
+        // Sixteen warps, eight values under way.
+        "columns_combine" => {
+            Work { chain: (a(1) / 128.0).ceil() * CACHE_CLOCKS + 200.0, ..elements(a(1) * a(2), 4.0, 5.0) }
+        }
         "code_norms" => Work { chain: (SHAPE.k_shared as f64 + 1.0) * CACHE_CLOCKS, ..elements(a(2), 132.0, 300.0) },
         "cosine_cost" => {
             let (rows, shares, k) = (first * patches, (words / 32.0).ceil(), SHAPE.k_shared as f64);
             Work {
                 useful: rows * words * k * k,
-                // A text slot: 4 × 20 for the patch's 16 entries, 25 around them.
-                instructions: rows * shares * (k * (k / 4.0 * 20.0 + 25.0) + 260.0),
+                // A look-up for each of the text's slots, and the patch's table filled and cleared.
+                instructions: rows * shares * (k * 8.0 + 80.0),
                 memory: rows * words * 4.0,
-                // Neighbouring lanes read slots 192 bytes apart, in two banks: sixteen passes a load, twice a slot.
-                local: rows * shares * k * (2.0 * 16.0 + 1.5 * k),
+                // Random places in a table: about three and a half passes for 32 lanes, and the text's own slots.
+                local: rows * shares * (k * (3.5 + 2.0) + 12.0),
                 ..Work::default()
             }
         }
         "mass_weights" => Work {
-            // One warp walks the patches: indices, then sums at them; the second half of 48 slots holds private latents.
-            chain: patches * 3.0 * CACHE_CLOCKS + words / 4.0 * 3.0 * CACHE_CLOCKS,
+            // Four warps walk a quarter of the patches each, four at a time, once for each of two ranges of latents and for
+            // each half of 48 slots; then the words.
+            chain: 4.0 * patches / 4.0 * (CACHE_CLOCKS / 4.0 + 60.0) + words / 4.0 * 3.0 * CACHE_CLOCKS,
             ..elements(first * patches * SHAPE.k() as f64, 8.0, 40.0)
         },
         "uniform_marginal" | "column_marginal" => Work { chain: 4.0 * CACHE_CLOCKS, ..Work::default() },
@@ -196,12 +219,12 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
             Work {
                 tensor: 3.0 * 2.0 * blocks * 64.0 * 64.0 * depths * 32.0,
                 useful: 2.0 * first * rows * terms * d,
-                // 16 × 108 for staging, 160 for products, a warp and depth.
-                instructions: blocks * 4.0 * (depths * 1890.0 + 300.0),
+                // Counted: 687 a warp and depth.
+                instructions: blocks * 4.0 * (depths * 640.0 + 330.0),
                 memory: first * (rows + terms) * d * 4.0 + first * patches * words * 4.0,
                 cache: blocks * depths * 32.0 * (64.0 + 64.0) * 4.0,
-                // Shares of a transposed plan land in eight banks. 16 ldmatrix a depth.
-                local: blocks * depths * 4.0 * (16.0 * (if a(3) > 0.0 { 8.0 } else { 2.0 } + 2.0) + 64.0),
+                // Eight stores of 8 bytes a lane for each operand and 16 ldmatrix a depth.
+                local: blocks * depths * 4.0 * (2.0 * 8.0 * 2.0 + 64.0),
                 ..Work::default()
             }
         }
@@ -227,6 +250,7 @@ impl Work {
     /// Adds another's work.
     pub fn add(&mut self, other: &Self) {
         self.tensor += other.tensor;
+        self.wgmma += other.wgmma;
         self.useful += other.useful;
         self.instructions += other.instructions;
         self.double += other.double;

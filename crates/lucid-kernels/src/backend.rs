@@ -135,6 +135,11 @@ pub trait Backend: Send + Sync + Sized {
         None
     }
 
+    /// Pairs of a micro-batch that suit the device: few where caches are small, many where a launch wants much work.
+    fn micro_pairs(&self) -> usize {
+        32
+    }
+
     /// Rows of chosen segments, one after the other: segment s of `out` \[total · d\] gets `segments.length(s)` rows of
     /// `values` from row `starts[s]` on.
     fn gather_rows(

@@ -164,8 +164,8 @@ pub struct Config {
     pub warmup_steps: usize,
     /// Pairs of a step. Default 256.
     pub batch_pairs: usize,
-    /// Pairs whose intermediate arrays exist at once; changes the order of summation only. 0 = what suits the device, see
-    /// [`Config::micro_pairs_on`]. Default 0.
+    /// Pairs whose intermediate arrays exist at once; changes the order of summation only. 0 = what suits the device:
+    /// 32 on a CPU, 256 on Hopper, 64 on other GPUs. Default 0.
     pub micro_pairs: usize,
     /// Passes over the training pairs, used when `steps` is 0. Default 200.
     pub epochs: usize,
@@ -254,15 +254,10 @@ impl Config {
         self.k_shared + self.k_private
     }
 
-    /// Pairs of a micro-batch on a device: `micro_pairs`, or where that is 0, 32 on a CPU, whose caches are small, and 256 on a
-    /// device with memory of its own, whose kernels want much work at a time.
+    /// Pairs of a micro-batch on a device: `micro_pairs`, or where that is 0, what suits the device.
     #[must_use]
     pub fn micro_pairs_on<B: Backend>(&self, backend: &B) -> usize {
-        match self.micro_pairs {
-            0 if backend.free_bytes().is_some() => 256,
-            0 => 32,
-            pairs => pairs,
-        }
+        if self.micro_pairs == 0 { backend.micro_pairs() } else { self.micro_pairs }
     }
 
     /// Resolves a preset and overriding fields (a JSON object in the names of the spec) into a checked configuration.

@@ -129,6 +129,12 @@ impl<D: Driver> Backend for Cuda<D> {
         self.context.driver.free_bytes()
     }
 
+    /// On an H200 a step of 256 pairs is fastest in one piece (docs/gpu.md); with less memory bandwidth, rows that are gathered
+    /// should stay in the second-level cache.
+    fn micro_pairs(&self) -> usize {
+        if self.context.limits().wgmma { 256 } else { 64 }
+    }
+
     fn gather_rows(
         &self,
         values: &Buffer<f32, D>,

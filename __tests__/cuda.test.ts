@@ -258,7 +258,7 @@ suite(`a device that can be used${skipped}`, () => {
   test("'cuda' trains on it and says what is not known", async () => {
     const outcome = await act('fake')
     expect(outcome.named).toMatchObject({ steps: 2 })
-    expect(outcome.warnings).toEqual([expect.stringMatching(/^W_DEVICE .*not yet been run on a GPU/)])
+    expect(outcome.warnings).toEqual([expect.stringMatching(/^W_DEVICE .*been run on compute capability 9\.0 only/)])
     // The fake's kernels compute nothing; that they were called shows which way the run went.
     expect(log().launches).toBeGreaterThan(100)
     expect(log().modules).toBeGreaterThan(5)
@@ -277,6 +277,20 @@ suite(`a device that can be used${skipped}`, () => {
     expect(outcome.report.reason).toMatch(/a usable CUDA device is present .* ask for it with device 'cuda'/)
     expect(outcome.auto?.steps).toBe(2)
     expect(outcome.auto?.warnings).toEqual([expect.stringMatching(/^W_DEVICE .*a usable CUDA device/)])
+  })
+
+  test("'auto' takes one of a kind that was tried, without a warning", async () => {
+    const outcome = await act('fake', { FAKE_CAPABILITY: 90 }, { auto: true })
+    expect(outcome.report).toMatchObject({ device: 'cuda:0', reason: expect.stringContaining('is used') })
+    expect(outcome.warnings).toEqual([])
+    expect(outcome.auto).toMatchObject({ steps: 2, warnings: [] })
+  })
+
+  test("'auto' goes on with the CPU where it does not open", async () => {
+    const outcome = await act('fake', { FAKE_CAPABILITY: 90, FAKE_LAUNCH: 719 }, { auto: true })
+    expect(refusal(outcome).code).toBe('E_UNAVAILABLE')
+    expect(outcome.auto?.steps).toBe(2)
+    expect(outcome.auto?.warnings).toEqual([expect.stringMatching(/^W_DEVICE the CPU is used: .*LAUNCH_FAILED/)])
   })
 
   test("'cuda' takes the first that can be used, 'cuda:0' only that one", async () => {

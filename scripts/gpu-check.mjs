@@ -1,8 +1,9 @@
-// `npm run gpu-check`: builds two stripped executables that need nothing but libcuda (every kernel test on a GPU; gpu_check:
-// a training run beside the CPU's, the same bits twice, times) and runs them where there is a GPU.
+// `npm run gpu-check`: builds three stripped executables that need nothing but libcuda (every kernel test on a GPU; the golden
+// fixtures of the whole step; gpu_check: a training run beside the CPU's, the same bits twice, times) and runs them where there
+// is a GPU.
 
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, statSync } from 'node:fs'
+import { copyFileSync, cpSync, mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { cargoEnvironment, fail, root } from './lib/setup.mjs'
 
@@ -26,7 +27,7 @@ function build(name, args) {
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line))
   const found = messages.find((message) => message.executable && message.target.name === name)
-  const to = join(folder, name === 'kernels' ? 'gpu_tests' : name)
+  const to = join(folder, { kernels: 'gpu_tests', golden: 'gpu_golden' }[name] ?? name)
   copyFileSync(found.executable, to)
   // Symbols are of no use there; without the tool the files are only larger.
   spawnSync('strip', [to])
@@ -37,18 +38,26 @@ function build(name, args) {
 const tests = build('kernels', [
   ...['test', '--no-run', '-p', 'lucid-kernels', '--features', 'cuda-gpu', '--test', 'kernels'],
 ])
+const golden = build('golden', [
+  ...['test', '--no-run', '-p', 'lucid-sae', '--features', 'cuda-gpu', '--test', 'golden'],
+])
+cpSync(join(root, 'crates/lucid-sae/tests/fixtures'), join(folder, 'fixtures'), { recursive: true })
 const check = build('gpu_check', ['build', '-p', 'lucid-benches', '--bin', 'gpu_check'])
 
 if (process.argv.includes('--build-only')) process.exit(0)
-const run = (file, args) => spawnSync(file, args, { cwd: folder, stdio: 'inherit' }).status ?? 1
+const run = (file, args) => {
+  const fixtures = { ...process.env, LUCID_FIXTURES: 'fixtures' }
+  return spawnSync(file, args, { cwd: folder, env: fixtures, stdio: 'inherit' }).status ?? 1
+}
 const probe = spawnSync(check, ['--probe'], { cwd: folder, encoding: 'utf8' })
 if (probe.status !== 0) {
   process.stdout.write(
     `not run: ${probe.stdout}On a machine with an NVIDIA driver: copy ${folder} there and run, in it,\n` +
-      '  ./gpu_tests cuda_gpu && ./gpu_check\nwhich writes gpu-report.json and gpu-report.md.\n',
+      '  ./gpu_tests cuda_gpu && LUCID_FIXTURES=fixtures ./gpu_golden cuda_gpu && ./gpu_check\nwhich writes gpu-report.json and gpu-report.md.\n',
   )
 } else {
   const tested = run(tests, ['cuda_gpu', '--show-output'])
+  const steps = run(golden, ['cuda_gpu', '--show-output'])
   const checked = run(check, ['--out', '.'])
-  process.exitCode = tested === 0 && checked === 0 ? 0 : 1
+  process.exitCode = tested === 0 && steps === 0 && checked === 0 ? 0 : 1
 }

@@ -80,6 +80,12 @@ fn step_cuda_shim() {
     common::on_shim(|backend| check_cases(backend, 2e-4, 2e-4));
 }
 
+#[cfg(feature = "cuda-gpu")]
+#[test]
+fn step_cuda_gpu() {
+    common::on_gpu(|backend| check_cases(backend, 2e-4, 2e-4));
+}
+
 /// Twelve AdamW steps on one batch.
 fn check_training<B: Backend>(backend: &B, name: &str, tolerance: f64) {
     let fixture = Fixture::load(&format!("train-{name}.safetensors"));
@@ -129,6 +135,15 @@ fn training_f32_cpu() {
 #[test]
 fn training_cuda_shim() {
     common::on_shim(|backend| {
+        check_training(backend, "paper", 2e-4);
+        check_training(backend, "unit-norm", 2e-4);
+    });
+}
+
+#[cfg(feature = "cuda-gpu")]
+#[test]
+fn training_cuda_gpu() {
+    common::on_gpu(|backend| {
         check_training(backend, "paper", 2e-4);
         check_training(backend, "unit-norm", 2e-4);
     });

@@ -307,7 +307,10 @@ topk_warps(const float* __restrict__ a, u64 rows, u64 stride, u32 first_a, u32 c
         const float* from = a + row * stride + first;
         if (aligned) collect<true>(from, count, k, first, list, kept);
         else collect<false>(from, count, k, first, list, kept);
-        if (kept->count > CANDIDATES) collect_exactly(from, count, k, first, list, kept);
+        const u32 found = kept->count;
+        // All lanes have read it before one of them writes it.
+        __syncwarp();
+        if (found > CANDIDATES) collect_exactly(from, count, k, first, list, kept);
         const u64 slot = row * slots + offset;
         rank(kept, k, border, indices + slot, values + slot);
         __syncwarp();

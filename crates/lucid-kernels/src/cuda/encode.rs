@@ -110,7 +110,9 @@ fn select<D: Driver>(
 ) -> Result<(), KernelError> {
     let (n, d) = (codes.n, dictionary.d);
     let width = d.next_multiple_of(DEPTH);
-    let product = if context.limits().wgmma { HOPPER } else { EVERYWHERE };
+    // Every Hopper GPU has the room; what only says it is one may not.
+    let hopper = context.limits().wgmma && HOPPER.shared <= context.limits().shared_bytes;
+    let product = if hopper { HOPPER } else { EVERYWHERE };
     let chunk = chunk(context.limits(), &product, n, latents);
     state.pre_activations.reserve(chunk * latents)?;
     let slot_count = n * codes.k;
@@ -137,7 +139,7 @@ fn select<D: Driver>(
         let len = (within + count) * width;
         let operands = (state.acts.hi.read_at(len) + halves, state.acts.lo.read_at(len) + halves);
         let bias = dictionary.b_enc.read_at(if list == 0 { latents } else { 0 });
-        if context.limits().wgmma {
+        if hopper {
             let grid = narrow("tiles", (rows * columns).min(context.limits().multiprocessors))?;
             launch!(context, "wgmma_bf16x3", [grid, 1, 1], 384, product.shared;
                 operands.0, operands.1, weights_hi, weights_lo, bias, list, count as u64, latents as u64,

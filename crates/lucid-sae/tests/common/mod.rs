@@ -24,6 +24,15 @@ pub fn on_shim(check: impl Fn(&lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Sh
     }
 }
 
+/// Calls `check` with a GPU, or says why there is none.
+#[cfg(feature = "cuda-gpu")]
+pub fn on_gpu(check: impl Fn(&lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Gpu>)) {
+    match lucid_kernels::cuda::open(None) {
+        Ok(gpu) => check(&gpu),
+        Err(error) => println!("SKIPPED: {error}"),
+    }
+}
+
 /// A fixture file: tensors as f64, and its metadata.
 pub struct Fixture {
     pub tensors: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
@@ -32,7 +41,9 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn load(name: &str) -> Self {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+        // Where the test was built, or where it was copied to with its fixtures.
+        let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let path = std::env::var_os("LUCID_FIXTURES").map_or(built, PathBuf::from).join(name);
         let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();

@@ -123,7 +123,14 @@ async function main() {
         out: at('paper'),
         precision: 'bf16',
       }).result
-      const paper = { preset: 'paper', activations: big, steps, batchPairs: pairsLarge, device: gpu, checkpointEvery: 0 }
+      const paper = {
+        preset: 'paper',
+        activations: big,
+        steps,
+        batchPairs: pairsLarge,
+        device: gpu,
+        checkpointEvery: 0,
+      }
       large = await timed({ ...paper, out: at('paper-run') })
     }
 
@@ -136,7 +143,9 @@ async function main() {
       '|---|--:|--:|--:|--:|--:|--:|',
       ...runs.map(({ on, loss, scores, step }) => {
         const { r2, cross } = scores
-        const numbers = [r2.vision.joint, r2.text.joint, cross.t2v.shared, cross.v2t.shared].map((one) => one.toFixed(3))
+        const numbers = [r2.vision.joint, r2.text.joint, cross.t2v.shared, cross.v2t.shared].map((one) =>
+          one.toFixed(3),
+        )
         return `| ${on} | ${loss.toFixed(4)} | ${numbers.join(' | ')} | ${(1e3 * step).toFixed(2)} |`
       }),
       '',

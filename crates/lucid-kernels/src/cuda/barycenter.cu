@@ -128,7 +128,8 @@ mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mas
     y += other[pair] * d, out += own[pair] * d;
     if (threadIdx.x < TILE) {
         const u32 row = first_row + threadIdx.x;
-        of_row[threadIdx.x] = mass_of_own && row < rows ? inverse(mass[row]) : Inverse{1.0f, 1.0f};
+        of_row[threadIdx.x] = Inverse{1.0f, 1.0f};
+        if (mass_of_own && row < rows) of_row[threadIdx.x] = inverse(mass[row]);
     }
     constexpr u32 EACH = TILE * DEPTH / 4 / THREADS;  // groups of four that a thread stages
     const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -146,7 +147,8 @@ mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mas
         __syncthreads();
         if (threadIdx.x < DEPTH) {
             const u32 term = base + threadIdx.x;
-            of_term[threadIdx.x] = !mass_of_own && term < terms ? inverse(mass[term]) : Inverse{1.0f, 1.0f};
+            of_term[threadIdx.x] = Inverse{1.0f, 1.0f};
+            if (!mass_of_own && term < terms) of_term[threadIdx.x] = inverse(mass[term]);
         }
         if (!mass_of_own || base == 0) __syncthreads();
         for (u32 at = threadIdx.x; at < TILE * DEPTH / 4; at += THREADS) {

@@ -1,7 +1,7 @@
 // Encoder (spec 2): a = W_encᵀ (h − b_dec) + b_enc for a chunk of tokens on tensor cores, then exact Top-k.
 //
 // Contract: `Backend::encode_topk`, `Backend::encode_listed` and `Backend::count_fired`; scalar twin: scalar/encode.rs.
-// Pre-activations exist for one chunk of tokens at a time; the launcher sizes it so that it stays in L2.
+// Pre-activations exist for one chunk of tokens at a time, whose size the launcher chooses.
 #include "block.cuh"
 #include "mma.cuh"
 #include "split.cuh"

@@ -72,7 +72,8 @@ impl TrainOptions {
 ///
 /// Errors leave the newest good checkpoint in `out`; cancelling (see [`TrainObserver::cancelled`]) writes one first.
 ///
-/// On a CUDA device the same steps run on its kernels. The [default device](Device::Auto) is the first that can be used.
+/// On a CUDA device the same steps run on its kernels. The [default device](Device::Auto) is a GPU where its kind was tried and
+/// the configuration has CUDA kernels, and else the CPU.
 pub fn train(
     source: &dyn ActivationSource,
     validation: Option<&dyn ActivationSource>,

@@ -92,3 +92,12 @@ fn values_out_of_range_or_of_the_wrong_type_are_named() {
     }
     assert_eq!(resolve(json!([])).unwrap_err().code(), "E_OPTION");
 }
+
+/// 0 pairs a micro-batch are as many as suit the device; any other number is taken as it is.
+#[test]
+fn micro_batches_suit_the_device() {
+    let cpu = lucid_kernels::cpu::Cpu::new(Some(1)).unwrap();
+    let of = |micro_pairs| Config { micro_pairs, ..Config::default() }.micro_pairs_on(&cpu);
+    assert_eq!((Config::default().micro_pairs, of(0), of(7), of(300)), (0, 32, 7, 300));
+    assert!(Config { micro_pairs: 0, ..Config::default() }.validate().is_ok());
+}

@@ -173,7 +173,7 @@ pub fn measure(
 pub fn run(benches: impl FnOnce(&mut Criterion, &mut Workload) -> Result<(), KernelError>) {
     let mut criterion = Criterion::default().configure_from_args();
     let outcome = Workload::new().and_then(|mut workload| {
-        println!("{} threads, {}", workload.cpu.threads(), workload.cpu.instruction_set());
+        println!("{} threads, {}", workload.cpu.threads(), workload.cpu.instruction_set().name());
         benches(&mut criterion, &mut workload)
     });
     if let Err(error) = outcome {

@@ -119,12 +119,17 @@ fn run(options: &Options) -> Result<(), KernelError> {
     if options.json {
         let line = serde_json::json!({
             "usPerToken": { "best": best, "median": median }, "tokens": tokens, "threads": cpu.threads(),
-            "instructionSet": cpu.instruction_set(), "loss": loss, "peakBytes": peak, "boundBytes": bound,
+            "instructionSet": cpu.instruction_set().name(), "loss": loss, "peakBytes": peak, "boundBytes": bound,
         });
         println!("{line}");
         return Ok(());
     }
-    println!("{} pairs, {tokens} tokens a step, {} threads, {}", options.pairs, cpu.threads(), cpu.instruction_set());
+    println!(
+        "{} pairs, {tokens} tokens a step, {} threads, {}",
+        options.pairs,
+        cpu.threads(),
+        cpu.instruction_set().name()
+    );
     println!(
         "training step: best {best:.1}, median {median:.1} µs/token over {} steps (loss {loss:.4})",
         options.steps

@@ -2,18 +2,17 @@
 
 use std::ops::Range;
 
+use bytemuck::Zeroable;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::Cpu;
 use super::groups::{self, Groups, Source};
 use super::parallel::{Disjoint, chunks};
-use super::product::{ROWS, multiply_strip, pack_strip, pack_tokens};
+use super::product::{Matrices, Product, Vectors};
 use super::simd::{axpy, dispatched, lanes, weighted_rows};
 use super::topk::Candidates;
+use super::{Cpu, InstructionSet, Spare};
 use crate::codes::{Block, CodeShape, Codes, Dictionary, Selection, UNUSED};
-
-/// Tokens of a chunk, a multiple of [`ROWS`]: packed, they stay in the second-level cache (288 KiB at width 768).
-const CHUNK: usize = 96;
 
 /// Which rows of W_encᵀ compete for `k` slots.
 struct Contest<'a> {
@@ -62,32 +61,46 @@ pub(super) fn listed(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, list
     run(cpu, acts, dictionary, contests, codes);
 }
 
-fn run(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, mut contests: Vec<Contest>, codes: &mut Codes<Cpu>) {
-    let (n, k, d) = (codes.n, codes.k, dictionary.d);
-    if n == 0 || k == 0 {
+fn run(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, contests: Vec<Contest>, codes: &mut Codes<Cpu>) {
+    if codes.n == 0 || codes.k == 0 {
         return;
     }
+    match cpu.set {
+        InstructionSet::Amx => run_by::<Matrices>(cpu, &cpu.scratch.tiles, acts, dictionary, contests, codes),
+        _ => run_by::<Vectors>(cpu, &cpu.scratch.floats, acts, dictionary, contests, codes),
+    }
+}
+
+fn run_by<P: Product>(
+    cpu: &Cpu,
+    scratch: &Spare<P::Operand>,
+    acts: &[f32],
+    dictionary: &Dictionary<Cpu>,
+    mut contests: Vec<Contest>,
+    codes: &mut Codes<Cpu>,
+) {
+    let (n, k, d) = (codes.n, codes.k, dictionary.d);
     let width = 2 * lanes(cpu.arch);
+    let strip = P::strip(d, width);
     let mut strips = 0;
     for contest in &mut contests {
         contest.first_strip = strips;
         strips += contest.latents.len().div_ceil(width);
     }
 
-    let mut packed = cpu.scratch.take(strips * width * d);
+    let mut packed = scratch.take(strips * strip);
     // Lanes beyond a contest's latents can never be selected.
     let mut bias = vec![f32::NEG_INFINITY; strips * width];
     for contest in &contests {
-        let part = contest.first_strip * width * d..;
+        let part = contest.first_strip * strip..;
         cpu.run(|| {
-            packed[part]
-                .par_chunks_exact_mut(width * d)
-                .enumerate()
-                .take(contest.latents.len().div_ceil(width))
-                .for_each(|(strip, out)| {
+            packed[part].par_chunks_exact_mut(strip).enumerate().take(contest.latents.len().div_ceil(width)).for_each(
+                |(strip, out)| {
                     let positions = strip * width..((strip + 1) * width).min(contest.latents.len());
-                    pack_strip(&dictionary.w_enc_t, d, positions.map(|p| contest.latents.at(p)), width, out);
-                });
+                    let latents = positions.map(|p| contest.latents.at(p));
+                    cpu.arch.dispatch(|| P::pack_strip(&dictionary.w_enc_t, d, latents, width, out));
+                },
+            );
         });
         for position in 0..contest.latents.len() {
             bias[contest.first_strip * width + position] = dictionary.b_enc[contest.latents.at(position)];
@@ -96,8 +109,8 @@ fn run(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, mut contests: Vec<
 
     // As many chunks for every thread as for any other; a token's code does not depend on its chunk.
     let threads = cpu.threads();
-    let parts = n.div_ceil(CHUNK).next_multiple_of(threads);
-    let chunk = n.div_ceil(parts).next_multiple_of(ROWS);
+    let parts = n.div_ceil(P::CHUNK).next_multiple_of(threads);
+    let chunk = n.div_ceil(parts).next_multiple_of(P::ROWS);
     let d_shared = match codes.shape.selection {
         Selection::Global => codes.shape.d_shared,
         Selection::Split => 0,
@@ -107,15 +120,16 @@ fn run(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, mut contests: Vec<
             .par_chunks_mut(chunk * k)
             .zip(codes.values[..n * k].par_chunks_mut(chunk * k))
             .zip(acts[..n * d].par_chunks(chunk * d))
-            .for_each_init(Workspace::default, |workspace, ((indices, values), acts)| {
-                pack_tokens(acts, &dictionary.b_dec, d, &mut workspace.tokens);
+            .for_each_init(Workspace::<P>::default, |workspace, ((indices, values), acts)| {
                 let tokens = acts.len() / d;
+                workspace.panels.resize(tokens.div_ceil(P::ROWS) * P::panel(d), P::Operand::zeroed());
+                cpu.arch.dispatch(|| P::pack_tokens(acts, &dictionary.b_dec, d, &mut workspace.panels));
                 let mut slot = 0;
                 for contest in &contests {
                     let strips = contest.first_strip..contest.first_strip + contest.latents.len().div_ceil(width);
-                    let weights = &packed[strips.start * width * d..strips.end * width * d];
+                    let weights = &packed[strips.start * strip..strips.end * strip];
                     let bias = &bias[strips.start * width..strips.end * width];
-                    scan(cpu.arch, weights, bias, d, tokens, contest.k, workspace);
+                    cpu.arch.dispatch(Scan::<P> { weights, bias, d, tokens, k: contest.k, workspace });
                     for token in 0..tokens {
                         let at = token * k + slot..token * k + slot + contest.k;
                         let best = workspace.candidates.best(token).map(|(p, value)| (contest.latents.at(p), value));
@@ -125,33 +139,45 @@ fn run(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, mut contests: Vec<
                 }
             });
     });
-    cpu.scratch.give(packed);
+    scratch.give(packed);
 }
 
-#[derive(Default)]
-struct Workspace {
-    tokens: Vec<f32>,
+struct Workspace<P: Product> {
+    panels: Vec<P::Operand>,
     activations: Vec<f32>,
     candidates: Candidates,
 }
 
-dispatched! {
-    /// Offers the pre-activations of every strip to the candidates of a chunk.
-    fn scan<S>(
-        simd,
-        weights: &'a [f32],
-        bias: &'a [f32],
-        d: usize,
-        tokens: usize,
-        k: usize,
-        workspace: &'a mut Workspace,
-    ) {
+impl<P: Product> Default for Workspace<P> {
+    fn default() -> Self {
+        Self { panels: Vec::new(), activations: Vec::new(), candidates: Candidates::default() }
+    }
+}
+
+/// Offers the pre-activations of every strip to the candidates of a chunk.
+struct Scan<'a, P: Product> {
+    weights: &'a [P::Operand],
+    bias: &'a [f32],
+    d: usize,
+    tokens: usize,
+    k: usize,
+    workspace: &'a mut Workspace<P>,
+}
+
+impl<P: Product> WithSimd for Scan<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { weights, bias, d, tokens, k, workspace } = self;
         let width = 2 * S::F32_LANES;
-        let Workspace { tokens: packed, activations, candidates } = workspace;
+        let Workspace { panels, activations, candidates } = workspace;
         candidates.start(tokens, k, width);
-        activations.resize(tokens.next_multiple_of(ROWS) * width, 0.0);
-        for (strip, (weights, bias)) in weights.chunks_exact(width * d).zip(bias.chunks_exact(width)).enumerate() {
-            multiply_strip(simd, packed, weights, bias, d, activations);
+        activations.resize(tokens.next_multiple_of(P::ROWS) * width, 0.0);
+        let hold = P::hold();
+        let strips = weights.chunks_exact(P::strip(d, width)).zip(bias.chunks_exact(width));
+        for (strip, (weights, bias)) in strips.enumerate() {
+            P::multiply(&hold, simd, panels, weights, bias, d, activations);
             candidates.offer(simd, strip * width, activations);
         }
     }

@@ -4,11 +4,13 @@
 //! tokens at a time. Files: [`product`] and [`topk`] are the encoder's heart, [`groups`] turns decoders and
 //! scattered weight gradients into sums with one owner each, [`simd`] and [`parallel`] are what all kernels are built from.
 
+mod amx;
 mod barycenter;
 mod decode;
 mod encode;
 mod groups;
 mod guide;
+mod instruction_set;
 mod loss;
 mod optimise;
 mod parallel;
@@ -18,6 +20,8 @@ mod sinkhorn;
 mod topk;
 
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub use instruction_set::{InstructionSet, VARIABLE};
 
 use crate::backend::{AdamW, Backend, Direction, Factor};
 use crate::codes::{Block, Codes, Dictionary};
@@ -30,14 +34,22 @@ use crate::transport::{Plan, SinkhornOptions};
 /// The CPU backend. Clones share threads and scratch memory.
 #[derive(Clone, Debug)]
 pub struct Cpu {
+    set: InstructionSet,
+    /// The vectors of `set`.
     arch: pulp::Arch,
     pool: Arc<rayon::ThreadPool>,
     scratch: Arc<Scratch>,
 }
 
 impl Cpu {
-    /// A backend with its own threads: `threads`, or one for every core this process may use.
+    /// A backend with its own threads: `threads`, or one for every core this process may use. It uses the best instruction set there
+    /// is, or that [`VARIABLE`] allows.
     pub fn new(threads: Option<usize>) -> Result<Self, KernelError> {
+        Self::with_instruction_set(threads, InstructionSet::best()?)
+    }
+
+    /// The same with an instruction set of the caller's choice, which this machine must have.
+    pub fn with_instruction_set(threads: Option<usize>, set: InstructionSet) -> Result<Self, KernelError> {
         let unavailable = |reason: String| KernelError::Unavailable { device: "cpu", reason };
         let threads = match threads {
             Some(0) => {
@@ -55,7 +67,7 @@ impl Cpu {
             .thread_name(|index| format!("lucid-cpu-{index}"))
             .build()
             .map_err(|error| unavailable(error.to_string()))?;
-        Ok(Self { arch: pulp::Arch::new(), pool: Arc::new(pool), scratch: Arc::default() })
+        Ok(Self { set, arch: set.arch()?, pool: Arc::new(pool), scratch: Arc::default() })
     }
 
     /// Number of threads.
@@ -64,16 +76,10 @@ impl Cpu {
         self.pool.current_num_threads()
     }
 
-    /// The instruction set in use, e.g. `avx2`.
+    /// The instruction set in use.
     #[must_use]
-    pub fn instruction_set(&self) -> &'static str {
-        match self.arch {
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            pulp::Arch::V3(_) => "avx2",
-            #[cfg(target_arch = "aarch64")]
-            pulp::Arch::Neon(_) => "neon",
-            _ => "scalar",
-        }
+    pub const fn instruction_set(&self) -> InstructionSet {
+        self.set
     }
 
     /// Runs `task` inside the backend's threads.
@@ -85,18 +91,44 @@ impl Cpu {
 /// Large buffers kept between calls, since fresh pages cost as much as filling them.
 #[derive(Debug, Default)]
 struct Scratch {
-    free: Mutex<Vec<Vec<f32>>>,
+    floats: Spare<f32>,
+    tiles: Spare<amx::Tile>,
 }
 
 impl Scratch {
-    /// A buffer of at least `len` values, contents unspecified.
     fn take(&self, len: usize) -> Vec<f32> {
-        let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.filter(|buffer| buffer.len() >= len).unwrap_or_else(|| vec![0.0; len])
+        self.floats.take(len)
     }
 
     fn give(&self, buffer: Vec<f32>) {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        self.floats.give(buffer);
+    }
+}
+
+/// Buffers of one type that are not in use.
+struct Spare<T>(Mutex<Vec<Vec<T>>>);
+
+impl<T> Default for Spare<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> std::fmt::Debug for Spare<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Spare")
+    }
+}
+
+impl<T: bytemuck::Zeroable + Clone> Spare<T> {
+    /// A buffer of at least `len` values, contents unspecified.
+    fn take(&self, len: usize) -> Vec<T> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.filter(|buffer| buffer.len() >= len).unwrap_or_else(|| vec![T::zeroed(); len])
+    }
+
+    fn give(&self, buffer: Vec<T>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 }
 

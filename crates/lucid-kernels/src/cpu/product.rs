@@ -1,72 +1,180 @@
 //! The encoder's product: a register-tiled kernel over operands packed once, a strip of latents at a time.
 //!
-//! A tile is [`ROWS`] tokens × 2 vectors of latents: on AVX2 twelve accumulators, two weights and one activation fill
-//! the 16 registers. W is packed once a call into strips of two vectors, tokens once a chunk with `b_dec` subtracted.
-//! Each pre-activation is summed in the order of the columns, whatever tile it lies in.
+//! W is packed once a call into strips of two vectors, tokens once a chunk with `b_dec` subtracted. Each pre-activation is summed in
+//! the order of the columns, whatever tile it lies in.
 
+use bytemuck::Pod;
 use pulp::Simd;
 
-/// Tokens of a tile.
-pub(super) const ROWS: usize = 6;
+use super::amx::{self, Tile, Tiles};
+
+/// A way to multiply tokens by the rows of W_encᵀ: how operands are packed, and what makes pre-activations of them.
+pub(super) trait Product: Copy + Send + Sync {
+    /// What packed operands consist of.
+    type Operand: Pod + Send + Sync;
+    /// Tokens of a panel.
+    const ROWS: usize;
+    /// Tokens of a chunk, a multiple of [`Product::ROWS`]: packed, they stay in the second-level cache.
+    const CHUNK: usize;
+
+    /// Operands of a panel of `d` columns.
+    fn panel(d: usize) -> usize;
+    /// Operands of a strip of `d` columns.
+    fn strip(d: usize, width: usize) -> usize;
+    /// Packs tokens `acts` \[n · d\] minus `b_dec` into panels; missing tokens are 0.
+    fn pack_tokens(acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Self::Operand]);
+    /// Packs the rows `latents` of `w` \[K · d\] into one strip of `width` latents; missing ones are 0.
+    fn pack_strip(w: &[f32], d: usize, latents: impl Iterator<Item = usize>, width: usize, strip: &mut [Self::Operand]);
+    /// What a thread holds while it multiplies.
+    type Hold;
+    /// Makes the calling thread ready.
+    fn hold() -> Self::Hold;
+    /// Pre-activations of one strip: `out` \[panels · ROWS · width\] = bias + packed tokens · strip.
+    fn multiply<S: Simd>(
+        hold: &Self::Hold,
+        simd: S,
+        panels: &[Self::Operand],
+        strip: &[Self::Operand],
+        bias: &[f32],
+        d: usize,
+        out: &mut [f32],
+    );
+}
+
+/// Vectors: a tile of 6 tokens × 2 vectors of latents; on AVX2 twelve accumulators, two weights and one activation fill the 16
+/// registers.
+#[derive(Clone, Copy)]
+pub(super) struct Vectors;
+
+/// AMX tiles (see [`amx`]).
+#[derive(Clone, Copy)]
+pub(super) struct Matrices;
+
+/// Tokens of a tile of [`Vectors`].
+const ROWS: usize = 6;
 /// Columns of a pass: a strip's part (16 KiB on AVX2) stays in the first-level cache.
 const DEPTH: usize = 256;
 
-/// Packs tokens `acts` \[n · d\] minus `b_dec` into panels of [`ROWS`] tokens, column by column; missing tokens are 0.
-pub(super) fn pack_tokens(acts: &[f32], b_dec: &[f32], d: usize, packed: &mut Vec<f32>) {
-    let n = acts.len() / d;
-    packed.clear();
-    packed.resize(n.div_ceil(ROWS) * ROWS * d, 0.0);
-    for (panel, tokens) in packed.chunks_exact_mut(ROWS * d).zip(acts.chunks(ROWS * d)) {
-        for (row, token) in tokens.chunks_exact(d).enumerate() {
-            for ((slot, &h), &b) in panel[row..].iter_mut().step_by(ROWS).zip(token).zip(b_dec) {
-                *slot = h - b;
-            }
-        }
-    }
-}
+impl Product for Vectors {
+    type Operand = f32;
+    type Hold = ();
+    const ROWS: usize = ROWS;
+    // 288 KiB at width 768.
+    const CHUNK: usize = 96;
 
-/// Packs the rows `latents` of `w` \[K · d\] into one strip \[d · width\]; missing latents are 0.
-pub(super) fn pack_strip(w: &[f32], d: usize, latents: impl Iterator<Item = usize>, width: usize, strip: &mut [f32]) {
-    let mut filled = 0;
-    for latent in latents {
-        let row = &w[latent * d..(latent + 1) * d];
-        for (slot, &value) in strip[filled..].iter_mut().step_by(width).zip(row) {
-            *slot = value;
-        }
-        filled += 1;
+    fn panel(d: usize) -> usize {
+        ROWS * d
     }
-    for lane in filled..width {
-        for slot in strip[lane..].iter_mut().step_by(width) {
-            *slot = 0.0;
-        }
-    }
-}
 
-/// Pre-activations of one strip: `out` \[panels · ROWS · width\] = bias + packed tokens · strip.
-#[inline(always)]
-pub(super) fn multiply_strip<S: Simd>(simd: S, tokens: &[f32], strip: &[f32], bias: &[f32], d: usize, out: &mut [f32]) {
-    let (strip, _) = S::as_simd_f32s(strip);
-    let (strip, _) = strip.as_chunks::<2>();
-    let (bias, _) = S::as_simd_f32s(bias);
-    let (out, _) = S::as_mut_simd_f32s(out);
-    let (out, _) = out.as_chunks_mut::<2>();
-    let (tiles, _) = out.as_chunks_mut::<ROWS>();
-    for tile in tiles.iter_mut() {
-        *tile = [[bias[0], bias[1]]; ROWS];
+    fn strip(d: usize, width: usize) -> usize {
+        width * d
     }
-    for first in (0..d).step_by(DEPTH) {
-        let last = (first + DEPTH).min(d);
-        for (tile, panel) in tiles.iter_mut().zip(tokens.chunks_exact(ROWS * d)) {
-            let (columns, _) = panel[first * ROWS..last * ROWS].as_chunks::<ROWS>();
-            let mut sum = *tile;
-            for (h, w) in columns.iter().zip(&strip[first..last]) {
-                for row in 0..ROWS {
-                    let value = simd.splat_f32s(h[row]);
-                    sum[row][0] = simd.mul_add_e_f32s(value, w[0], sum[row][0]);
-                    sum[row][1] = simd.mul_add_e_f32s(value, w[1], sum[row][1]);
+
+    #[inline(always)]
+    fn pack_tokens(acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [f32]) {
+        panels.fill(0.0);
+        for (panel, tokens) in panels.chunks_exact_mut(ROWS * d).zip(acts.chunks(ROWS * d)) {
+            for (row, token) in tokens.chunks_exact(d).enumerate() {
+                for ((slot, &h), &b) in panel[row..].iter_mut().step_by(ROWS).zip(token).zip(b_dec) {
+                    *slot = h - b;
                 }
             }
-            *tile = sum;
         }
+    }
+
+    #[inline(always)]
+    fn pack_strip(w: &[f32], d: usize, latents: impl Iterator<Item = usize>, width: usize, strip: &mut [f32]) {
+        let mut filled = 0;
+        for latent in latents {
+            let row = &w[latent * d..(latent + 1) * d];
+            for (slot, &value) in strip[filled..].iter_mut().step_by(width).zip(row) {
+                *slot = value;
+            }
+            filled += 1;
+        }
+        for lane in filled..width {
+            for slot in strip[lane..].iter_mut().step_by(width) {
+                *slot = 0.0;
+            }
+        }
+    }
+
+    fn hold() {}
+
+    #[inline(always)]
+    fn multiply<S: Simd>((): &(), simd: S, panels: &[f32], strip: &[f32], bias: &[f32], d: usize, out: &mut [f32]) {
+        let (strip, _) = S::as_simd_f32s(strip);
+        let (strip, _) = strip.as_chunks::<2>();
+        let (bias, _) = S::as_simd_f32s(bias);
+        let (out, _) = S::as_mut_simd_f32s(out);
+        let (out, _) = out.as_chunks_mut::<2>();
+        let (tiles, _) = out.as_chunks_mut::<ROWS>();
+        for tile in tiles.iter_mut() {
+            *tile = [[bias[0], bias[1]]; ROWS];
+        }
+        for first in (0..d).step_by(DEPTH) {
+            let last = (first + DEPTH).min(d);
+            for (tile, panel) in tiles.iter_mut().zip(panels.chunks_exact(ROWS * d)) {
+                let (columns, _) = panel[first * ROWS..last * ROWS].as_chunks::<ROWS>();
+                let mut sum = *tile;
+                for (h, w) in columns.iter().zip(&strip[first..last]) {
+                    for row in 0..ROWS {
+                        let value = simd.splat_f32s(h[row]);
+                        sum[row][0] = simd.mul_add_e_f32s(value, w[0], sum[row][0]);
+                        sum[row][1] = simd.mul_add_e_f32s(value, w[1], sum[row][1]);
+                    }
+                }
+                *tile = sum;
+            }
+        }
+    }
+}
+
+impl Product for Matrices {
+    type Operand = Tile;
+    type Hold = Tiles;
+    const ROWS: usize = amx::SIDE;
+    // 768 KiB at width 768; processors with AMX have 2 MiB a core.
+    const CHUNK: usize = 256;
+
+    fn panel(d: usize) -> usize {
+        amx::tiles(d)
+    }
+
+    fn strip(d: usize, width: usize) -> usize {
+        assert_eq!(width, amx::SIDE);
+        amx::tiles(d)
+    }
+
+    #[inline(always)]
+    fn pack_tokens(acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Tile]) {
+        for (panel, tokens) in panels.chunks_exact_mut(amx::tiles(d)).zip(acts.chunks(amx::SIDE * d)) {
+            amx::pack_panel(tokens, b_dec, d, panel);
+        }
+    }
+
+    #[inline(always)]
+    fn pack_strip(w: &[f32], d: usize, latents: impl Iterator<Item = usize>, _: usize, strip: &mut [Tile]) {
+        amx::pack_strip(latents.map(|latent| &w[latent * d..(latent + 1) * d]), d, strip);
+    }
+
+    fn hold() -> Tiles {
+        Tiles::configure()
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        tiles: &Tiles,
+        _: S,
+        panels: &[Tile],
+        strip: &[Tile],
+        bias: &[f32],
+        d: usize,
+        out: &mut [f32],
+    ) {
+        for row in out.chunks_exact_mut(amx::SIDE) {
+            row.copy_from_slice(bias);
+        }
+        amx::multiply(tiles, panels, strip, d, out);
     }
 }

@@ -13,8 +13,24 @@ macro_rules! on_every_backend {
         mod scalar_f32 {
             $(#[test] fn $name() { super::$name(&lucid_kernels::Scalar::<f32>::new()); })+
         }
-        mod cpu {
-            $(#[test] fn $name() { super::$name(&lucid_kernels::cpu::Cpu::new(Some(2)).unwrap()); })+
+        mod cpu_portable {
+            $(#[test] fn $name() { crate::common::on_cpu("portable", |cpu| super::$name(cpu)); })+
+        }
+        #[cfg(target_arch = "aarch64")]
+        mod cpu_neon {
+            $(#[test] fn $name() { crate::common::on_cpu("neon", |cpu| super::$name(cpu)); })+
+        }
+        #[cfg(target_arch = "x86_64")]
+        mod cpu_avx2 {
+            $(#[test] fn $name() { crate::common::on_cpu("avx2", |cpu| super::$name(cpu)); })+
+        }
+        #[cfg(target_arch = "x86_64")]
+        mod cpu_avx512 {
+            $(#[test] fn $name() { crate::common::on_cpu("avx512", |cpu| super::$name(cpu)); })+
+        }
+        #[cfg(target_arch = "x86_64")]
+        mod cpu_amx {
+            $(#[test] fn $name() { crate::common::on_cpu("amx", |cpu| super::$name(cpu)); })+
         }
         #[cfg(feature = "cuda-gpu")]
         mod cuda_gpu {
@@ -38,6 +54,17 @@ macro_rules! on_every_backend {
             $(#[test] fn $name() { super::$name(&crate::common::shim(lucid_kernels::cuda::Order::Random(7))); })+
         }
     };
+}
+
+/// Runs `test` on the CPU with the instruction set called `name`, or says that this machine does not have it.
+pub fn on_cpu(name: &str, test: impl FnOnce(&lucid_kernels::cpu::Cpu)) {
+    use lucid_kernels::cpu::{Cpu, InstructionSet};
+
+    let set = InstructionSet::ALL.into_iter().find(|set| set.name() == name).unwrap();
+    match set.available() {
+        true => test(&Cpu::with_instruction_set(Some(2), set).unwrap()),
+        false => println!("SKIPPED: this processor does not have {name}"),
+    }
 }
 
 /// The GPU, one test at a time: what a device has to report belongs to whoever asks next. Or why there is none.

@@ -64,8 +64,11 @@ pub(super) fn pack_panel(x: &[f32], minus: &[f32], d: usize, panel: &mut [Tile])
                     values.iter_mut().zip(minus).for_each(|(value, minus)| *value -= minus);
                 }
             }
-            let parts = values.map(split);
-            let (high, low) = (parts.map(|part| part.0 as u16), parts.map(|part| part.1 as u16));
+            let (mut high, mut low) = ([0u16; DEEP], [0u16; DEEP]);
+            for column in 0..DEEP {
+                let parts = split(values[column]);
+                (high[column], low[column]) = (parts.0 as u16, parts.1 as u16);
+            }
             tiles[half].0[at..at + DEEP].copy_from_slice(&high);
             tiles[2 + half].0[at..at + DEEP].copy_from_slice(&low);
         }
@@ -87,11 +90,13 @@ pub(super) fn pack_strip<'a>(mut rows: impl Iterator<Item = &'a [f32]>, d: usize
                 if let Some(from) = from.get(columns.clone()) {
                     values[..from.len()].copy_from_slice(from);
                 }
-                let split = values.map(split);
+                let (mut high, mut low) = ([0u32; DEEP], [0u32; DEEP]);
+                for column in 0..DEEP {
+                    (high[column], low[column]) = split(values[column]);
+                }
                 for pair in 0..ROWS {
-                    let (even, odd) = (split[2 * pair], split[2 * pair + 1]);
-                    parts[0][row][pair] = even.0 | odd.0 << 16;
-                    parts[1][row][pair] = even.1 | odd.1 << 16;
+                    parts[0][row][pair] = high[2 * pair] | high[2 * pair + 1] << 16;
+                    parts[1][row][pair] = low[2 * pair] | low[2 * pair + 1] << 16;
                 }
             }
             for (part, values) in parts.iter().enumerate() {
@@ -113,12 +118,27 @@ pub(super) fn multiply(_: &Tiles, panels: &[Tile], strip: &[Tile], d: usize, out
     let (out, _) = out.as_chunks_mut::<{ SIDE * SIDE }>();
     for first in (0..steps).step_by(PASS) {
         let (from, count) = (first * PARTS, PASS.min(steps - first));
+        // The part that comes next is fetched meanwhile, a share with every panel: strips lie one after the other.
+        let (share, mut ahead) = ((PASS * PARTS).div_ceil(out.len().max(1)), strip[from..].as_ptr().wrapping_add(PASS * PARTS));
         for (panel, out) in panels.chunks_exact(tiles).zip(&mut *out) {
+            ahead = prefetch(ahead, share);
             // SAFETY: `count` steps of tiles lie at both places (checked above and by `chunks_exact`), `Tiles` proves that tiles
             // may be used and are configured.
             unsafe { block(panel[from..].as_ptr(), strip[from..].as_ptr(), out.as_mut_ptr(), count) };
         }
     }
+}
+
+/// Asks for `count` tiles at `at` in the second-level cache; returns the place behind them. Any address will do.
+#[inline(always)]
+fn prefetch(at: *const Tile, count: usize) -> *const Tile {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..count * size_of::<Tile>() / 64 {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that the program could see, and does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(64 * line)) };
+    }
+    at.wrapping_add(count)
 }
 
 /// `out` \[32 · 32\] += the product of `steps` times 32 columns.

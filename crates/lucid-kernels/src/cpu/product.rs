@@ -172,8 +172,10 @@ impl Product for Matrices {
         d: usize,
         out: &mut [f32],
     ) {
-        for row in out.chunks_exact_mut(amx::SIDE) {
-            row.copy_from_slice(bias);
+        let (bias, _) = S::as_simd_f32s(bias);
+        let (rows, _) = S::as_mut_simd_f32s(out);
+        for row in rows.chunks_exact_mut(2) {
+            (row[0], row[1]) = (bias[0], bias[1]);
         }
         amx::multiply(tiles, panels, strip, d, out);
     }

@@ -42,19 +42,26 @@ impl Candidates {
             let above =
                 simd.or_m32s(simd.greater_than_f32s(vectors[0], limit), simd.greater_than_f32s(vectors[1], limit));
             if simd.first_true_m32s(above) < S::F32_LANES {
-                self.push(token, threshold, first, row);
+                // A call of its own: few rows come here once thresholds have risen.
+                simd.vectorize(|| self.push(token, threshold, first, row));
             }
         }
     }
 
-    #[inline(never)]
+    /// Keeps the values of `row`, 32 at most, that are above the threshold.
+    #[inline(always)]
     fn push(&mut self, token: usize, threshold: f32, first: usize, row: &[f32]) {
+        let mut above = 0u32;
+        for (lane, &value) in row.iter().enumerate() {
+            above |= u32::from(value > threshold) << lane;
+        }
         let keys = &mut self.keys[token * self.room..(token + 1) * self.room];
         let mut count = self.counts[token];
-        for (lane, &value) in row.iter().enumerate() {
-            // Written always and counted if above: no branch to mispredict.
-            keys[count] = key(value, first + lane);
-            count += usize::from(value > threshold);
+        while above != 0 {
+            let lane = above.trailing_zeros() as usize;
+            keys[count] = key(row[lane], first + lane);
+            count += 1;
+            above &= above - 1;
         }
         if count + row.len() > self.room {
             let (_, &mut last, _) = keys[..count].select_nth_unstable_by(self.k - 1, |a, b| b.cmp(a));

@@ -55,6 +55,8 @@ export interface DeviceReport {
     readonly os: string
     /** Threads used where `threads` is not given. */
     readonly threads: number
+    /** What kernels use: the best the machine has, or that the environment variable `LUCID_CPU` allows. */
+    readonly instructionSet: 'portable' | 'neon' | 'avx2' | 'avx512' | 'amx'
     /** Instruction sets found at run time, such as `avx2`. */
     readonly features: readonly string[]
   }

@@ -1,6 +1,7 @@
 //! What the machine offers and what is used: what the probe says of CUDA, and the CPU's features.
 
 use lucid_kernels::KernelError;
+use lucid_kernels::cpu::InstructionSet;
 use lucid_kernels::cuda::probe;
 use lucid_sae::device::Device;
 use napi::Result;
@@ -17,6 +18,9 @@ fn features() -> Vec<&'static str> {
             ($($name:tt),*) => { $( if std::arch::is_x86_feature_detected!($name) { found.push($name); } )* };
         }
         note!("sse4.2", "avx", "fma", "avx2", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512bf16");
+        if InstructionSet::Amx.available() {
+            found.push("amx-bf16");
+        }
     }
     #[cfg(target_arch = "aarch64")]
     {
@@ -73,7 +77,13 @@ pub fn device() -> Result<String> {
         "device": choice.cuda.map_or_else(|| "cpu".into(), |ordinal| format!("cuda:{ordinal}")),
         "reason": choice.reason,
         "cuda": probe(),
-        "cpu": { "arch": std::env::consts::ARCH, "os": std::env::consts::OS, "threads": threads, "features": features() },
+        "cpu": {
+            "arch": std::env::consts::ARCH,
+            "os": std::env::consts::OS,
+            "threads": threads,
+            "instructionSet": InstructionSet::best().map_err(Failure::from)?.name(),
+            "features": features(),
+        },
     })
     .to_string())
 }

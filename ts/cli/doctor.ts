@@ -31,7 +31,7 @@ export function addDoctor(root: Command): void {
     output.line(`lucid-sae ${packageVersion}, Node ${process.versions.node}`)
     output.line(`addon     ${addon}`)
     output.line(
-      `cpu       ${report.cpu.os} ${report.cpu.arch}, ${report.cpu.threads} threads, ${report.cpu.features.join(' ')}`,
+      `cpu       ${report.cpu.os} ${report.cpu.arch}, ${report.cpu.threads} threads, uses ${report.cpu.instructionSet} of ${report.cpu.features.join(' ')}`,
     )
     output.line(`cuda      ${cudaLine(report.cuda)}`)
     for (const { ordinal, name, reason } of report.cuda.kind === 'devices' ? report.cuda.devices : []) {

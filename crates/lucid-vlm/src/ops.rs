@@ -13,7 +13,7 @@ use rayon::prelude::*;
 /// Values a task works on: enough to hide the cost of starting it, few enough to share one layer over many cores.
 const TASK: usize = 1 << 15;
 
-fn fused(x: &Tensor) -> bool {
+pub(crate) fn fused(x: &Tensor) -> bool {
     x.dtype() == DType::F32 && matches!(x.device(), Device::Cpu)
 }
 
@@ -80,7 +80,7 @@ fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
 }
 
 /// Runs `f` on the f32 values of a tensor, copying only when it is not contiguous.
-fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+pub(crate) fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     let x = x.contiguous()?;
     let (storage, layout) = x.storage_and_layout();
     match &*storage {

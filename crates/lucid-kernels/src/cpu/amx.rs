@@ -7,7 +7,11 @@
 //! A *panel* is 32 rows of the left operand, a *strip* 32 rows of the right one (both row-major in the columns that are summed). Either
 //! lies in memory by 32 columns at a time as four tiles of 16 rows: high parts of the upper and lower half, then low parts.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
+
+use super::simd::dispatched;
 
 /// Rows of a panel, and of a strip.
 pub(super) const SIDE: usize = 32;
@@ -47,26 +51,31 @@ fn split(x: f32) -> (u32, u32) {
     (high, rounded(rest))
 }
 
-/// Packs 32 rows of `x` \[rows · d\], less `minus` \[d\] where it is not empty, into a panel; missing rows and columns are 0.
+dispatched! {
+    /// Packs rows of `x` \[rows · d\], less `minus` \[d\] where it is not empty, into panels; missing rows and columns are 0.
+    pub(super) fn pack_panels<S>(_simd, x: &'a [f32], minus: &'a [f32], d: usize, panels: &'a mut [Tile]) {
+        for (panel, x) in panels.chunks_exact_mut(tiles(d)).zip(x.chunks(SIDE * d)) {
+            pack_panel(x, minus, d, panel);
+        }
+    }
+}
+
 #[inline(always)]
-pub(super) fn pack_panel(x: &[f32], minus: &[f32], d: usize, panel: &mut [Tile]) {
+fn pack_panel(x: &[f32], minus: &[f32], d: usize, panel: &mut [Tile]) {
     let rows = x.len() / d;
     let (steps, _) = panel.as_chunks_mut::<PARTS>();
     for (step, tiles) in steps.iter_mut().enumerate() {
         let columns = step * DEEP..((step + 1) * DEEP).min(d);
+        let minus = columns_of(minus, columns.clone());
         for row in 0..SIDE {
             let (half, at) = (row / ROWS, row % ROWS * DEEP);
-            let mut values = [0.0; DEEP];
-            if row < rows {
-                let from = &x[row * d..(row + 1) * d][columns.clone()];
-                values[..from.len()].copy_from_slice(from);
-                if let Some(minus) = minus.get(columns.clone()) {
-                    values.iter_mut().zip(minus).for_each(|(value, minus)| *value -= minus);
-                }
-            }
+            let values = match row < rows {
+                true => columns_of(&x[row * d..(row + 1) * d], columns.clone()),
+                false => [0.0; DEEP],
+            };
             let (mut high, mut low) = ([0u16; DEEP], [0u16; DEEP]);
             for column in 0..DEEP {
-                let parts = split(values[column]);
+                let parts = split(if row < rows { values[column] - minus[column] } else { 0.0 });
                 (high[column], low[column]) = (parts.0 as u16, parts.1 as u16);
             }
             tiles[half].0[at..at + DEEP].copy_from_slice(&high);
@@ -75,35 +84,47 @@ pub(super) fn pack_panel(x: &[f32], minus: &[f32], d: usize, panel: &mut [Tile])
     }
 }
 
-/// Packs up to 32 rows of length `d` into a strip; missing rows and columns are 0. A tile holds two columns of its 16 rows in each
-/// of its own.
+/// 32 columns of a row, those beyond its end 0.
 #[inline(always)]
-pub(super) fn pack_strip<'a>(mut rows: impl Iterator<Item = &'a [f32]>, d: usize, strip: &mut [Tile]) {
-    let rows: [&[f32]; SIDE] = std::array::from_fn(|_| rows.next().unwrap_or(&[]));
-    let (steps, _) = strip.as_chunks_mut::<PARTS>();
-    for (step, tiles) in steps.iter_mut().enumerate() {
-        let columns = step * DEEP..((step + 1) * DEEP).min(d);
-        for (half, rows) in rows.chunks_exact(ROWS).enumerate() {
-            let mut parts = [[[0u32; ROWS]; ROWS]; 2];
-            for (row, from) in rows.iter().enumerate() {
-                let mut values = [0.0; DEEP];
-                if let Some(from) = from.get(columns.clone()) {
-                    values[..from.len()].copy_from_slice(from);
-                }
-                let (mut high, mut low) = ([0u32; DEEP], [0u32; DEEP]);
-                for column in 0..DEEP {
-                    (high[column], low[column]) = split(values[column]);
-                }
-                for pair in 0..ROWS {
-                    parts[0][row][pair] = high[2 * pair] | high[2 * pair + 1] << 16;
-                    parts[1][row][pair] = low[2 * pair] | low[2 * pair + 1] << 16;
-                }
+fn columns_of(row: &[f32], columns: Range<usize>) -> [f32; DEEP] {
+    let mut values = [0.0; DEEP];
+    match row.get(columns.start..columns.start + DEEP) {
+        Some(whole) => values.copy_from_slice(whole),
+        None => {
+            if let Some(part) = row.get(columns) {
+                values[..part.len()].copy_from_slice(part);
             }
-            for (part, values) in parts.iter().enumerate() {
-                let out: &mut [u32] = bytemuck::cast_slice_mut(&mut tiles[2 * part + half].0);
-                for (pair, out) in out.chunks_exact_mut(ROWS).enumerate() {
-                    for (row, out) in out.iter_mut().enumerate() {
-                        *out = values[row][pair];
+        }
+    }
+    values
+}
+
+dispatched! {
+    /// Packs rows of length `d`, 32 or fewer, into a strip; missing rows and columns are 0. A tile holds two columns of its 16 rows in
+    /// each of its own.
+    pub(super) fn pack_strip<S>(_simd, rows: &'a [&'a [f32]], d: usize, strip: &'a mut [Tile]) {
+        let (steps, _) = strip.as_chunks_mut::<PARTS>();
+        for (step, tiles) in steps.iter_mut().enumerate() {
+            let columns = step * DEEP..((step + 1) * DEEP).min(d);
+            for half in 0..2 {
+                let mut parts = [[[0u32; ROWS]; ROWS]; 2];
+                for (row, pairs) in rows.iter().skip(half * ROWS).take(ROWS).enumerate() {
+                    let values = columns_of(pairs, columns.clone());
+                    let (mut high, mut low) = ([0u32; DEEP], [0u32; DEEP]);
+                    for column in 0..DEEP {
+                        (high[column], low[column]) = split(values[column]);
+                    }
+                    for pair in 0..ROWS {
+                        parts[0][row][pair] = high[2 * pair] | high[2 * pair + 1] << 16;
+                        parts[1][row][pair] = low[2 * pair] | low[2 * pair + 1] << 16;
+                    }
+                }
+                for (part, values) in parts.iter().enumerate() {
+                    let out: &mut [u32] = bytemuck::cast_slice_mut(&mut tiles[2 * part + half].0);
+                    for (pair, out) in out.chunks_exact_mut(ROWS).enumerate() {
+                        for (row, out) in out.iter_mut().enumerate() {
+                            *out = values[row][pair];
+                        }
                     }
                 }
             }
@@ -111,20 +132,21 @@ pub(super) fn pack_strip<'a>(mut rows: impl Iterator<Item = &'a [f32]>, d: usize
     }
 }
 
-/// `out` \[panels · 32 · 32\] += panels · stripᵀ, of `d` columns. The caller holds a [`Tiles`].
-pub(super) fn multiply(_: &Tiles, panels: &[Tile], strip: &[Tile], d: usize, out: &mut [f32]) {
+/// `out` \[panels · 32 · 32\] = panels · stripᵀ, of `d` columns, added to what is there where `add` is set.
+pub(super) fn multiply(_: &Tiles, panels: &[Tile], strip: &[Tile], d: usize, add: bool, out: &mut [f32]) {
     let (tiles, steps) = (tiles(d), d.div_ceil(DEEP));
     assert!(strip.len() >= tiles);
     let (out, _) = out.as_chunks_mut::<{ SIDE * SIDE }>();
     for first in (0..steps).step_by(PASS) {
         let (from, count) = (first * PARTS, PASS.min(steps - first));
         // The part that comes next is fetched meanwhile, a share with every panel: strips lie one after the other.
-        let (share, mut ahead) = ((PASS * PARTS).div_ceil(out.len().max(1)), strip[from..].as_ptr().wrapping_add(PASS * PARTS));
+        let (share, mut ahead) =
+            ((PASS * PARTS).div_ceil(out.len().max(1)), strip[from..].as_ptr().wrapping_add(PASS * PARTS));
         for (panel, out) in panels.chunks_exact(tiles).zip(&mut *out) {
             ahead = prefetch(ahead, share);
             // SAFETY: `count` steps of tiles lie at both places (checked above and by `chunks_exact`), `Tiles` proves that tiles
             // may be used and are configured.
-            unsafe { block(panel[from..].as_ptr(), strip[from..].as_ptr(), out.as_mut_ptr(), count) };
+            unsafe { block(panel[from..].as_ptr(), strip[from..].as_ptr(), out.as_mut_ptr(), count, add || first > 0) };
         }
     }
 }
@@ -141,21 +163,29 @@ fn prefetch(at: *const Tile, count: usize) -> *const Tile {
     at.wrapping_add(count)
 }
 
-/// `out` \[32 · 32\] += the product of `steps` times 32 columns.
+/// `out` \[32 · 32\] = the product of `steps` times 32 columns, added to what is there where `add` is set.
 ///
 /// # Safety
 /// `steps` · 4 tiles at `panel` and at `strip`, 1024 values at `out`; AMX permitted and configured on this thread; `steps` > 0.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[inline]
-unsafe fn block(panel: *const Tile, strip: *const Tile, out: *mut f32, steps: usize) {
+unsafe fn block(panel: *const Tile, strip: *const Tile, out: *mut f32, steps: usize, add: bool) {
     // Sums: tmm0 to tmm3, in the order of `out`. Left operand: tmm4 and tmm5; right: tmm6 and tmm7.
     // SAFETY: accesses are those of the contract; tile registers belong to nobody else.
     unsafe {
         std::arch::asm!(
+            "test {add}, {add}",
+            "jz 3f",
             "tileloadd tmm0, [{out} + {row}]",
             "tileloadd tmm1, [{out} + {row} + 64]",
             "tileloadd tmm2, [{lower} + {row}]",
             "tileloadd tmm3, [{lower} + {row} + 64]",
+            "jmp 2f",
+            "3:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
             "2:",
             "tileloadd tmm4, [{panel} + {line}]",
             "tileloadd tmm6, [{strip} + {line} + 2048]",
@@ -188,6 +218,7 @@ unsafe fn block(panel: *const Tile, strip: *const Tile, out: *mut f32, steps: us
             panel = inout(reg) panel => _,
             strip = inout(reg) strip => _,
             steps = inout(reg) steps => _,
+            add = in(reg) usize::from(add),
             out = in(reg) out,
             lower = in(reg) out.add(ROWS * SIDE),
             row = in(reg) SIDE * size_of::<f32>(),
@@ -199,7 +230,7 @@ unsafe fn block(panel: *const Tile, strip: *const Tile, out: *mut f32, steps: us
 
 /// No machine of this kind has AMX, so nobody can hold a [`Tiles`].
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-unsafe fn block(_: *const Tile, _: *const Tile, _: *mut f32, _: usize) {
+unsafe fn block(_: *const Tile, _: *const Tile, _: *mut f32, _: usize, _: bool) {
     unreachable!("AMX without AMX");
 }
 
@@ -317,8 +348,8 @@ mod tests {
         };
         let (left, right, minus) = (rows(20, 3), rows(27, 8), vec![1.0; d]);
         let (mut panel, mut strip) = (vec![Tile::zeroed(); tiles(d)], vec![Tile::zeroed(); tiles(d)]);
-        pack_panel(&left, &minus, d, &mut panel);
-        pack_strip(right.chunks_exact(d), d, &mut strip);
+        pack_panels(pulp::Arch::new(), &left, &minus, d, &mut panel);
+        pack_strip(pulp::Arch::new(), &right.chunks_exact(d).collect::<Vec<_>>(), d, &mut strip);
         for i in 0..SIDE {
             for j in 0..SIDE {
                 let mut sum = 0.0;

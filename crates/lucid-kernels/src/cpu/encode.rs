@@ -67,7 +67,10 @@ fn run(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, contests: Vec<Cont
     }
     match cpu.set {
         InstructionSet::Amx => run_by::<Matrices>(cpu, &cpu.scratch.tiles, acts, dictionary, contests, codes),
-        _ => run_by::<Vectors>(cpu, &cpu.scratch.floats, acts, dictionary, contests, codes),
+        InstructionSet::Avx512 => {
+            run_by::<Vectors<12>>(cpu, &cpu.scratch.floats, acts, dictionary, contests, codes);
+        }
+        _ => run_by::<Vectors<6>>(cpu, &cpu.scratch.floats, acts, dictionary, contests, codes),
     }
 }
 
@@ -97,8 +100,9 @@ fn run_by<P: Product>(
             packed[part].par_chunks_exact_mut(strip).enumerate().take(contest.latents.len().div_ceil(width)).for_each(
                 |(strip, out)| {
                     let positions = strip * width..((strip + 1) * width).min(contest.latents.len());
-                    let latents = positions.map(|p| contest.latents.at(p));
-                    cpu.arch.dispatch(|| P::pack_strip(&dictionary.w_enc_t, d, latents, width, out));
+                    let row = |latent: usize| &dictionary.w_enc_t[latent * d..(latent + 1) * d];
+                    let rows: Vec<&[f32]> = positions.map(|p| row(contest.latents.at(p))).collect();
+                    P::pack_strip(cpu.arch, &rows, d, width, out);
                 },
             );
         });
@@ -123,7 +127,7 @@ fn run_by<P: Product>(
             .for_each_init(Workspace::<P>::default, |workspace, ((indices, values), acts)| {
                 let tokens = acts.len() / d;
                 workspace.panels.resize(tokens.div_ceil(P::ROWS) * P::panel(d), P::Operand::zeroed());
-                cpu.arch.dispatch(|| P::pack_tokens(acts, &dictionary.b_dec, d, &mut workspace.panels));
+                P::pack_tokens(cpu.arch, acts, &dictionary.b_dec, d, &mut workspace.panels);
                 let mut slot = 0;
                 for contest in &contests {
                     let strips = contest.first_strip..contest.first_strip + contest.latents.len().div_ceil(width);

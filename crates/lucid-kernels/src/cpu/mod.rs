@@ -17,11 +17,13 @@ mod parallel;
 mod product;
 mod simd;
 mod sinkhorn;
+mod split_matrix;
 mod topk;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use instruction_set::{InstructionSet, VARIABLE};
+pub use split_matrix::SplitMatrix;
 
 use crate::backend::{AdamW, Backend, Direction, Factor};
 use crate::codes::{Block, Codes, Dictionary};

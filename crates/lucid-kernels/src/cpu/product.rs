@@ -4,7 +4,7 @@
 //! the order of the columns, whatever tile it lies in.
 
 use bytemuck::Pod;
-use pulp::Simd;
+use pulp::{Arch, Simd};
 
 use super::amx::{self, Tile, Tiles};
 
@@ -22,9 +22,9 @@ pub(super) trait Product: Copy + Send + Sync {
     /// Operands of a strip of `d` columns.
     fn strip(d: usize, width: usize) -> usize;
     /// Packs tokens `acts` \[n · d\] minus `b_dec` into panels; missing tokens are 0.
-    fn pack_tokens(acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Self::Operand]);
-    /// Packs the rows `latents` of `w` \[K · d\] into one strip of `width` latents; missing ones are 0.
-    fn pack_strip(w: &[f32], d: usize, latents: impl Iterator<Item = usize>, width: usize, strip: &mut [Self::Operand]);
+    fn pack_tokens(arch: Arch, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Self::Operand]);
+    /// Packs `rows` of length `d`, `width` or fewer, into one strip; missing ones are 0.
+    fn pack_strip(arch: Arch, rows: &[&[f32]], d: usize, width: usize, strip: &mut [Self::Operand]);
     /// What a thread holds while it multiplies.
     type Hold;
     /// Makes the calling thread ready.
@@ -41,21 +41,18 @@ pub(super) trait Product: Copy + Send + Sync {
     );
 }
 
-/// Vectors: a tile of 6 tokens × 2 vectors of latents; on AVX2 twelve accumulators, two weights and one activation fill the 16
-/// registers.
+/// Vectors: a tile of `ROWS` tokens × 2 vectors of latents, all of it in registers: 6 rows fill 16 registers, 12 rows 32.
 #[derive(Clone, Copy)]
-pub(super) struct Vectors;
+pub(super) struct Vectors<const ROWS: usize>;
 
 /// AMX tiles (see [`amx`]).
 #[derive(Clone, Copy)]
 pub(super) struct Matrices;
 
-/// Tokens of a tile of [`Vectors`].
-const ROWS: usize = 6;
 /// Columns of a pass: a strip's part (16 KiB on AVX2) stays in the first-level cache.
 const DEPTH: usize = 256;
 
-impl Product for Vectors {
+impl<const ROWS: usize> Product for Vectors<ROWS> {
     type Operand = f32;
     type Hold = ();
     const ROWS: usize = ROWS;
@@ -70,8 +67,7 @@ impl Product for Vectors {
         width * d
     }
 
-    #[inline(always)]
-    fn pack_tokens(acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [f32]) {
+    fn pack_tokens(_: Arch, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [f32]) {
         panels.fill(0.0);
         for (panel, tokens) in panels.chunks_exact_mut(ROWS * d).zip(acts.chunks(ROWS * d)) {
             for (row, token) in tokens.chunks_exact(d).enumerate() {
@@ -82,17 +78,13 @@ impl Product for Vectors {
         }
     }
 
-    #[inline(always)]
-    fn pack_strip(w: &[f32], d: usize, latents: impl Iterator<Item = usize>, width: usize, strip: &mut [f32]) {
-        let mut filled = 0;
-        for latent in latents {
-            let row = &w[latent * d..(latent + 1) * d];
-            for (slot, &value) in strip[filled..].iter_mut().step_by(width).zip(row) {
+    fn pack_strip(_: Arch, rows: &[&[f32]], d: usize, width: usize, strip: &mut [f32]) {
+        for (lane, row) in rows.iter().enumerate() {
+            for (slot, &value) in strip[lane..].iter_mut().step_by(width).zip(&row[..d]) {
                 *slot = value;
             }
-            filled += 1;
         }
-        for lane in filled..width {
+        for lane in rows.len()..width {
             for slot in strip[lane..].iter_mut().step_by(width) {
                 *slot = 0.0;
             }
@@ -146,16 +138,12 @@ impl Product for Matrices {
         amx::tiles(d)
     }
 
-    #[inline(always)]
-    fn pack_tokens(acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Tile]) {
-        for (panel, tokens) in panels.chunks_exact_mut(amx::tiles(d)).zip(acts.chunks(amx::SIDE * d)) {
-            amx::pack_panel(tokens, b_dec, d, panel);
-        }
+    fn pack_tokens(arch: Arch, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Tile]) {
+        amx::pack_panels(arch, acts, b_dec, d, panels);
     }
 
-    #[inline(always)]
-    fn pack_strip(w: &[f32], d: usize, latents: impl Iterator<Item = usize>, _: usize, strip: &mut [Tile]) {
-        amx::pack_strip(latents.map(|latent| &w[latent * d..(latent + 1) * d]), d, strip);
+    fn pack_strip(arch: Arch, rows: &[&[f32]], d: usize, _: usize, strip: &mut [Tile]) {
+        amx::pack_strip(arch, rows, d, strip);
     }
 
     fn hold() -> Tiles {
@@ -177,6 +165,6 @@ impl Product for Matrices {
         for row in rows.chunks_exact_mut(2) {
             (row[0], row[1]) = (bias[0], bias[1]);
         }
-        amx::multiply(tiles, panels, strip, d, out);
+        amx::multiply(tiles, panels, strip, d, true, out);
     }
 }

@@ -1,23 +1,58 @@
 //! The parts a tower is made of.
 
+use std::sync::OnceLock;
+
 use crate::config::Activation;
 use crate::ops;
 use candle_core::{Result, Tensor};
+use lucid_kernels::cpu::SplitMatrix;
 
 pub(super) struct Linear {
-    pub weight: Tensor,
-    pub bias: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    /// The weights as processors with matrix tiles want them, made when first needed; `None` on others.
+    tiles: OnceLock<Option<SplitMatrix>>,
 }
 
 impl Linear {
+    /// `weight` \[out, in\], `bias` \[out\].
+    pub fn new(weight: Tensor, bias: Tensor) -> Self {
+        Self { weight, bias, tiles: OnceLock::new() }
+    }
+
+    /// The same projection by other weights.
+    pub fn map_weight(self, change: impl FnOnce(Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self::new(change(self.weight)?, self.bias))
+    }
+
+    /// The weights in tiles, where the processor has them and nobody differentiates: a weight in training changes, and candle has to
+    /// see the product.
+    fn tiles(&self, x: &Tensor) -> Result<Option<&SplitMatrix>> {
+        if !ops::fused(x) || !ops::fused(&self.weight) || x.track_op() || self.weight.track_op() {
+            return Ok(None);
+        }
+        if self.tiles.get().is_none() {
+            let (rows, d) = self.weight.dims2()?;
+            let made = ops::with_values(&self.weight, |weights| Ok(SplitMatrix::new(weights, rows, d)))?;
+            // Another thread may have been faster, with the same.
+            let _ = self.tiles.set(made);
+        }
+        Ok(self.tiles.get().and_then(Option::as_ref))
+    }
+
     /// x · weightᵀ, without the bias.
     pub fn product(&self, x: &Tensor) -> Result<Tensor> {
         let (dims, last) = (x.dims(), x.rank() - 1);
         let rows: usize = dims[..last].iter().product();
-        let y = x.reshape((rows, dims[last]))?.matmul(&self.weight.t()?)?;
         let mut shape = dims.to_vec();
         shape[last] = self.weight.dim(0)?;
-        y.reshape(shape)
+        match self.tiles(x)? {
+            Some(tiles) => {
+                let product = ops::with_values(x, |x| Ok(tiles.multiply(x)))?;
+                Tensor::from_vec(product, shape, x.device())
+            }
+            None => x.reshape((rows, dims[last]))?.matmul(&self.weight.t()?)?.reshape(shape),
+        }
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {

@@ -82,7 +82,7 @@ impl Parts<'_> {
             Some(bias) => bias.clone(),
             None => Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?,
         };
-        Ok(Linear { weight, bias })
+        Ok(Linear::new(weight, bias))
     }
 
     fn norm(&self, name: &str, eps: f64) -> LayerNorm {
@@ -113,7 +113,7 @@ impl Parts<'_> {
         let bias = self.get(&format!("{h}.attention.in_proj_bias"));
         let part = |i: usize| -> Result<Linear> {
             let d = v.hidden_size;
-            Ok(Linear { weight: weight.narrow(0, i * d, d)?, bias: bias.narrow(0, i * d, d)? })
+            Ok(Linear::new(weight.narrow(0, i * d, d)?, bias.narrow(0, i * d, d)?))
         };
         Ok(AttentionPooling {
             probe: self.get(&format!("{h}.probe")),
@@ -149,16 +149,17 @@ impl DualEncoder {
             }
             VisionPooling::Attention => Pooling::None,
         };
-        let mut patch = parts.linear("vision_model.embeddings.patch_embedding")?;
-        patch.weight = match traits.patch_weight {
-            PatchWeight::Convolution => patch.weight.reshape((v.hidden_size, v.patch_values()))?,
-            PatchWeight::Matrix => patch
-                .weight
-                .reshape((v.hidden_size, v.patch_size, v.patch_size, v.num_channels))?
-                .permute((0, 3, 1, 2))?
-                .contiguous()?
-                .reshape((v.hidden_size, v.patch_values()))?,
-        };
+        let by_row = (v.hidden_size, v.patch_values());
+        let patch = parts.linear("vision_model.embeddings.patch_embedding")?.map_weight(|weight| {
+            match traits.patch_weight {
+                PatchWeight::Convolution => weight.reshape(by_row),
+                PatchWeight::Matrix => weight
+                    .reshape((v.hidden_size, v.patch_size, v.patch_size, v.num_channels))?
+                    .permute((0, 3, 1, 2))?
+                    .contiguous()?
+                    .reshape(by_row),
+            }
+        })?;
         let token = parts.get("text_model.embeddings.token_embedding.weight");
         let no_bias = || Tensor::zeros(1, token.dtype(), token.device());
         Ok(Self {

@@ -68,8 +68,8 @@ impl NativeModel {
     /// Codes of `k` slots a token; only models with thresholds have another number than their configuration names.
     fn codes(&self, indices: &[u32], values: &[f32], k: Option<u32>) -> std::result::Result<Codes, Failure> {
         let config = &self.model.config;
-        let (k_shared, k_private) = match (self.model.thresholds, k) {
-            (Some(_), Some(k)) => (k as usize, 0),
+        let (k_shared, k_private) = match (self.model.has_thresholds(), k) {
+            (true, Some(k)) => (k as usize, 0),
             _ => (config.k_shared, config.k_private),
         };
         let k = (k_shared + k_private).max(1);

@@ -10,9 +10,9 @@ use crate::error::Result;
 fn slots(codes: &SparseCodes, model: &Model) -> Codes {
     // With thresholds a token may hold more entries than k.
     let most = (0..codes.len()).map(|token| codes.row(token).indices.len()).max().unwrap_or(0);
-    let (k_shared, k_private) = match model.thresholds {
-        None => (model.config.k_shared, model.config.k_private),
-        Some(_) => (most.max(1), 0),
+    let (k_shared, k_private) = match model.has_thresholds() {
+        false => (model.config.k_shared, model.config.k_private),
+        true => (most.max(1), 0),
     };
     let k = k_shared + k_private;
     let (mut indices, mut values) = (Vec::with_capacity(codes.len() * k), Vec::with_capacity(codes.len() * k));

@@ -144,9 +144,8 @@ pub fn write<B: Backend<Real = f32>>(
 
 fn write_optimiser<B: Backend<Real = f32>>(out: &mut dyn Write, snapshot: &Snapshot<'_, B>) -> io::Result<()> {
     let params = snapshot.params;
-    let sizes = (params.vision.d, params.text.d, params.vision.latents);
-    let mut all: Vec<TensorSpec> =
-        [".m", ".v"].into_iter().flat_map(|suffix| weights::specs(sizes.0, sizes.1, sizes.2, suffix)).collect();
+    let sizes = weights::sizes(params);
+    let mut all: Vec<TensorSpec> = [".m", ".v"].into_iter().flat_map(|suffix| weights::specs(sizes, suffix)).collect();
     all.push(TensorSpec::u64("updates", &[1]));
     all.extend(Modality::ALL.map(|m| TensorSpec::u64(format!("{}.tokensSinceFired", m.name()), &[sizes.2])));
     write_tensors(out, &all, |spec| {
@@ -163,7 +162,7 @@ fn write_optimiser<B: Backend<Real = f32>>(out: &mut dyn Write, snapshot: &Snaps
             (_, Some(array)) => (array, &snapshot.optimiser.second),
             _ => return Err(unknown()),
         };
-        let values = weights::read_array(snapshot.backend, moments.of(modality), array);
+        let values = weights::read_array(snapshot.backend, moments, modality, array);
         values.map(|values| weights::owned_bytes(&values)).map_err(io::Error::other)
     })
 }

@@ -186,6 +186,21 @@ pub struct Config {
     /// Nested dictionaries of Matryoshka, each half of the next; 0 = none. Default 0.
     #[serde(default)]
     pub nested: usize,
+    /// How near its threshold a pre-activation must be for JumpReLU's to learn of it: the width of the kernel of the straight-through
+    /// estimate. Default 0.02.
+    #[serde(default = "default_bandwidth")]
+    pub bandwidth: f64,
+    /// Weight of (L0 / k − 1)² of each modality, which JumpReLU adds to the loss. Default 1.
+    #[serde(default = "default_l0_coefficient")]
+    pub l0_coefficient: f64,
+}
+
+const fn default_bandwidth() -> f64 {
+    0.02
+}
+
+const fn default_l0_coefficient() -> f64 {
+    1.0
 }
 
 impl Default for Config {
@@ -237,6 +252,8 @@ impl Default for Config {
             method: Method::Lucid,
             activation: Activation::Topk,
             nested: 0,
+            bandwidth: default_bandwidth(),
+            l0_coefficient: default_l0_coefficient(),
         }
     }
 }
@@ -334,6 +351,7 @@ impl Config {
             ("lr", self.lr),
             ("weightDecay", self.weight_decay),
             ("gradClip", self.grad_clip),
+            ("l0Coefficient", self.l0_coefficient),
         ];
         for (name, value) in non_negative {
             if !value.is_finite() || value < 0.0 {
@@ -343,7 +361,7 @@ impl Config {
         if self.mask_penalty.is_nan() || self.mask_penalty < 0.0 {
             return Err(SaeError::option("maskPenalty", self.mask_penalty, "at least 0, or \"inf\""));
         }
-        for (name, value) in [("epsilon", self.epsilon), ("adamEps", self.adam_eps)] {
+        for (name, value) in [("epsilon", self.epsilon), ("adamEps", self.adam_eps), ("bandwidth", self.bandwidth)] {
             if !value.is_finite() || value <= 0.0 {
                 return Err(SaeError::option(name, value, "a finite number above 0"));
             }

@@ -49,8 +49,16 @@ pub struct Losses {
     pub ot: f64,
     /// AuxK; 0 while nothing is dead or `auxCoefficient` is 0.
     pub aux: f64,
+    /// JumpReLU's Σ (L0 / k − 1)² over the modalities; absent (0) with other activations.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sparsity: f64,
     /// What the gradient is of.
     pub total: f64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands out references
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// Raw sums over the tokens of a batch, for R² = 1 − Σ‖h − ĥ‖² / Σ‖h − h̄‖².
@@ -186,8 +194,8 @@ impl Scales {
         })
     }
 
-    /// The named losses from the raw sums; `aux` is summed already.
-    pub(crate) fn losses(&self, config: &Config, terms: &Terms, sums: &[f64], aux: f64) -> Losses {
+    /// The named losses from the raw sums; `aux` and `sparsity` are summed already.
+    pub(crate) fn losses(&self, config: &Config, terms: &Terms, sums: &[f64], (aux, sparsity): (f64, f64)) -> Losses {
         let own = |m: Modality| {
             let nested = sums[slot::SELF + slot::side(m)] + sums[slot::NESTED + slot::side(m)];
             nested * self.token.of(m) / config.nested.max(1) as f64
@@ -204,6 +212,7 @@ impl Scales {
             align_text: align(text),
             ot: sums[slot::OT] * self.pair,
             aux,
+            sparsity,
             total: 0.0,
         };
         // What a method lacks was not summed; what it only looks at in this step does not count.
@@ -211,7 +220,8 @@ impl Scales {
             + config.beta * (losses.align_vision + losses.align_text)
             + config.gamma * (losses.cross_vision + losses.cross_text)
             + config.w_ot * losses.ot
-            + config.aux_coefficient * losses.aux;
+            + config.aux_coefficient * losses.aux
+            + config.l0_coefficient * losses.sparsity;
         losses
     }
 }

@@ -26,6 +26,8 @@ pub enum Method {
     Usae,
     /// One autoencoder of the concatenated pooled states.
     PooledConcat,
+    /// VL-SAE: one encoder for the pooled states of both modalities, by distance; a decoder for each.
+    VlSae,
 }
 
 /// How the entries of a code are chosen.
@@ -37,6 +39,8 @@ pub enum Activation {
     Topk,
     /// The k·N largest positive pre-activations of a batch of N tokens; after training, those above a threshold.
     BatchTopk,
+    /// Those above a threshold of their latent, which is learnt: k a token are the aim, and what is missed is penalised.
+    JumpRelu,
 }
 
 /// How much each term of the objective counts, beside its coefficient: 1, or 0 for one the method does not have.
@@ -54,7 +58,7 @@ impl Method {
     /// Whether it sees the mean state of a pair's tokens in place of the tokens.
     #[must_use]
     pub const fn pooled(self) -> bool {
-        matches!(self, Self::Sparc | Self::Usae | Self::PooledConcat)
+        matches!(self, Self::Sparc | Self::Usae | Self::PooledConcat | Self::VlSae)
     }
 
     /// The terms of a step in which `encoder` alone is encoded, or both where it is absent.
@@ -63,7 +67,7 @@ impl Method {
         let none = Sides { vision: 0.0, text: 0.0 };
         match self {
             Self::Lucid => Terms { own: both, cross: both, plan: 1.0 },
-            Self::Separate | Self::PooledConcat => Terms { own: both, cross: none, plan: 0.0 },
+            Self::Separate | Self::PooledConcat | Self::VlSae => Terms { own: both, cross: none, plan: 0.0 },
             Self::Sparc => Terms { own: both, cross: both, plan: 0.0 },
             Self::Usae => match encoder {
                 None => Terms { own: both, cross: both, plan: 0.0 },
@@ -88,7 +92,7 @@ impl Method {
 }
 
 impl Config {
-    /// Slots that codes of [`Activation::BatchTopk`] have before the batch decides, of K latents.
+    /// Slots that codes have before a threshold or the batch decides, of K latents.
     #[must_use]
     pub fn widest(&self) -> usize {
         (WIDEST * self.k()).min(self.latents())
@@ -97,19 +101,27 @@ impl Config {
     /// Whether only the backends of the CPU compute this: the rivals choose their entries on the host.
     #[must_use]
     pub const fn host_only(&self) -> bool {
-        self.method.pooled() || matches!(self.activation, Activation::BatchTopk) || self.nested > 1
+        self.method.pooled() || !matches!(self.activation, Activation::Topk) || self.nested > 1
     }
 
     /// Checks what the rivals ask of the other fields.
     pub(crate) fn validate_method(&self) -> Result<(), SaeError> {
         let separate = self.method == Method::Separate;
-        if self.activation == Activation::BatchTopk && !separate {
-            return Err(SaeError::option("activation", "batch-topk", "topk, or method separate"));
+        if self.activation != Activation::Topk && !separate {
+            let found = serde_json::to_value(self.activation).unwrap_or_default();
+            return Err(SaeError::option("activation", found, "topk, or method separate"));
+        }
+        if self.activation == Activation::JumpRelu && self.nested > 1 {
+            return Err(SaeError::option("nested", self.nested, "0 with activation jump-relu"));
+        }
+        if self.method == Method::VlSae && self.aux_coefficient > 0.0 {
+            let expected = "0: method vl-sae has no pre-activations for AuxK to revive";
+            return Err(SaeError::option("auxCoefficient", self.aux_coefficient, expected));
         }
         if self.nested > 1 && !separate {
             return Err(SaeError::option("nested", self.nested, "0, or method separate"));
         }
-        let plain = self.method.pooled() || self.activation == Activation::BatchTopk || self.nested > 1;
+        let plain = self.method.pooled() || self.activation != Activation::Topk || self.nested > 1;
         if plain && self.d_private + self.k_private > 0 {
             let expected = "0, and kPrivate 0: this method has no private block";
             return Err(SaeError::option("dPrivate", self.d_private, expected));

@@ -8,12 +8,14 @@ use lucid_data::store::PerModality;
 use lucid_kernels::{Backend, Block, CodeShape, Codes as DeviceCodes, Modality, Pairs, Selection, Transport, UNUSED};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Activation, Config, Method};
+use crate::distance;
 use crate::error::SaeError;
 use crate::files::Disk;
+use crate::jump::sort_falling;
 use crate::model_folder;
 use crate::normalisation::{Normalisation, Variances};
-use crate::params::{HostParams, Params};
+use crate::params::{HostDictionary, HostParams, Params};
 use crate::selection::wide_shape;
 use crate::step::{code_shape, transport_options};
 
@@ -58,7 +60,11 @@ pub struct Model {
 }
 
 /// Parameters in the layout of the kernels, made when first needed.
-struct DeviceParams(Params<Cpu>);
+struct DeviceParams {
+    params: Params<Cpu>,
+    /// What encodes, where that is not the dictionary itself.
+    encoders: Option<Params<Cpu>>,
+}
 
 impl std::fmt::Debug for DeviceParams {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -151,6 +157,18 @@ impl Model {
             }
         }
         let thresholds = None;
+        let learnt = params.log_threshold.as_ref();
+        for modality in Modality::ALL {
+            let found = learnt.map(|learnt| learnt.of(modality).len());
+            let expected = (config.activation == Activation::JumpRelu).then_some(config.latents());
+            if found != expected {
+                return Err(SaeError::Shape {
+                    what: format!("{}.log_threshold", modality.name()),
+                    found: found.map_or("none".into(), |n| n.to_string()),
+                    expected: expected.map_or("none".into(), |n| n.to_string()),
+                });
+            }
+        }
         Ok(Self { config, params, normalisation, variances, provenance, thresholds, device: OnceLock::new() })
     }
 
@@ -190,7 +208,8 @@ impl Model {
             d_vision: self.params.vision.d,
             d_text: self.params.text.d,
             latents: self.config.latents(),
-            parameters: Modality::ALL.into_iter().map(count).sum(),
+            parameters: Modality::ALL.into_iter().map(count).sum::<usize>()
+                + self.params.log_threshold.as_ref().map_or(0, |t| t.vision.len() + t.text.len()),
             config: self.config.clone(),
             variance: self.variances.variance,
             pooled_variance: self.variances.pooled_variance,
@@ -216,6 +235,10 @@ impl Model {
                 value: acts[at].to_string(),
             });
         }
+        if let Some(log_threshold) = &self.params.log_threshold {
+            let excess = self.encode_shaped(acts, modality, wide_shape(&self.config))?;
+            return Ok(above_learnt(excess, log_threshold.of(modality)));
+        }
         match self.thresholds {
             None => self.encode_shaped(acts, modality, code_shape(&self.config)),
             Some(thresholds) => {
@@ -231,7 +254,8 @@ impl Model {
     /// Codes of checked activations in a shape of their own.
     pub(crate) fn encode_shaped(&self, acts: &[f32], modality: Modality, shape: CodeShape) -> Result<Codes, SaeError> {
         let (backend, d) = (cpu()?, self.width(modality));
-        let dictionary = self.device(&backend)?.of(modality);
+        let device = self.device(&backend)?;
+        let dictionary = device.encoders.as_ref().unwrap_or(&device.params).of(modality);
         let n = acts.len() / d;
         let slots = n * shape.k();
         let (indices, values) = (Vec::with_capacity(slots), Vec::with_capacity(slots));
@@ -240,11 +264,18 @@ impl Model {
         for chunk in acts.chunks(CHUNK * d) {
             let mut chunk = chunk.to_vec();
             self.normalisation.of(modality).apply(&mut chunk);
+            if self.config.method == Method::VlSae {
+                distance::normalise(&mut chunk, d);
+            }
             device.reserve(&backend, chunk.len() / d, shape.k())?;
             backend.encode_topk(&backend.upload(&chunk)?, dictionary, &mut device)?;
             let (indices, values) = device.read(&backend)?;
             codes.indices.extend(indices);
             codes.values.extend(values);
+        }
+        if self.config.method == Method::VlSae {
+            let of_cosines = codes.values.iter_mut().zip(&codes.indices).filter(|(_, index)| **index != UNUSED);
+            of_cosines.for_each(|(value, _)| *value = distance::activation(*value - 2.0));
         }
         Ok(codes)
     }
@@ -253,7 +284,7 @@ impl Model {
     /// codes may be of the other modality (cross reconstruction).
     pub fn decode(&self, codes: &Codes, modality: Modality, block: Block) -> Result<Vec<f32>, SaeError> {
         let backend = cpu()?;
-        let dictionary = self.device(&backend)?.of(modality);
+        let dictionary = self.device(&backend)?.params.of(modality);
         let (d, k) = (self.width(modality), codes.k_shared + codes.k_private);
         let mut out = Vec::with_capacity(codes.n * d);
         let mut buffer = backend.zeros(CHUNK.min(codes.n) * d)?;
@@ -302,12 +333,35 @@ impl Model {
         })
     }
 
-    fn device(&self, backend: &Cpu) -> Result<&Params<Cpu>, SaeError> {
+    fn device(&self, backend: &Cpu) -> Result<&DeviceParams, SaeError> {
         if let Some(device) = self.device.get() {
-            return Ok(&device.0);
+            return Ok(device);
         }
-        let made = DeviceParams(Params::upload(backend, &self.params)?);
-        Ok(&self.device.get_or_init(|| made).0)
+        let HostParams { vision, text, log_threshold } = &self.params;
+        let encoders = match (log_threshold, self.config.method) {
+            (Some(log_threshold), _) => {
+                // a − θ: positive above the threshold.
+                let excess = |side: &HostDictionary<f32>, logs: &[f32]| {
+                    let b_enc = side.b_enc.iter().zip(logs).map(|(b, log)| b - log.exp()).collect();
+                    HostDictionary { b_enc, ..side.clone() }
+                };
+                Some((excess(vision, &log_threshold.vision), excess(text, &log_threshold.text)))
+            }
+            (None, Method::VlSae) => Some((distance::shifted(vision), distance::shifted(text))),
+            (None, _) => None,
+        };
+        let upload = |(vision, text)| Params::upload(backend, &HostParams { vision, text, log_threshold: None });
+        let made = DeviceParams {
+            params: Params::upload(backend, &self.params)?,
+            encoders: encoders.map(upload).transpose()?,
+        };
+        Ok(self.device.get_or_init(|| made))
+    }
+
+    /// Whether codes have as many slots as the fullest token needs, and not a number that the configuration names.
+    #[must_use]
+    pub const fn has_thresholds(&self) -> bool {
+        self.thresholds.is_some() || self.params.log_threshold.is_some()
     }
 
     /// Checks the slots in `range` and puts them into the order the kernels rely on: codes may come from users.
@@ -357,6 +411,21 @@ impl Model {
         };
         Ok(DeviceCodes::upload(backend, shape, &indices, &values)?)
     }
+}
+
+/// Codes of what pre-activations exceed their thresholds by, turned into the pre-activations; by falling value.
+fn above_learnt(excess: Codes, log_threshold: &[f32]) -> Codes {
+    let mut codes = above(excess, 0.0);
+    let slots = codes.k_shared;
+    for (indices, values) in codes.indices.chunks_exact_mut(slots).zip(codes.values.chunks_exact_mut(slots)) {
+        let used = indices.iter().zip(&*values).filter(|(index, _)| **index != UNUSED);
+        let mut row: Vec<(u32, f32)> = used.map(|(&i, &x)| (i, x + log_threshold[i as usize].exp())).collect();
+        sort_falling(&mut row);
+        for (slot, (index, value)) in row.into_iter().enumerate() {
+            (indices[slot], values[slot]) = (index, value);
+        }
+    }
+    codes
 }
 
 /// Codes without the entries below `least`, in as many slots as the fullest token needs.

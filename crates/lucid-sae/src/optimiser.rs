@@ -64,6 +64,9 @@ impl<B: Backend> Optimiser<B> {
             for (values, len) in arrays {
                 backend.sum_squares(values, len, &mut self.norm, 0)?;
             }
+            if let Some(log_threshold) = &gradients.log_threshold {
+                backend.sum_squares(log_threshold.of(m), latents, &mut self.norm, 0)?;
+            }
         }
         Ok(backend.read_vec(&self.norm, 1)?[0].sqrt())
     }
@@ -103,6 +106,12 @@ impl<B: Backend> Optimiser<B> {
             backend.adamw(p, g, m1, m2, d, biases)?;
             if config.unit_norm_decoder {
                 backend.normalise_rows(&mut parameter.w_dec, latents, d)?;
+            }
+            let (first, second) = (&mut self.first.log_threshold, &mut self.second.log_threshold);
+            if let (Some(p), Some(g), Some(m1), Some(m2)) =
+                (&mut params.log_threshold, &gradients.log_threshold, first, second)
+            {
+                backend.adamw(p.of_mut(m), g.of(m), m1.of_mut(m), m2.of_mut(m), latents, biases)?;
             }
         }
         Ok(lr)

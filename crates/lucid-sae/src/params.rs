@@ -2,12 +2,16 @@
 
 use lucid_kernels::{Backend, Dictionary, KernelError, Modality, Real};
 
+use crate::batch::Sides;
+
 /// Parameters (or gradients, or moments) of both modalities on a device.
 pub struct Params<B: Backend> {
     /// Encoder and decoder of patches.
     pub vision: Dictionary<B>,
     /// Encoder and decoder of text tokens.
     pub text: Dictionary<B>,
+    /// ln θ \[K\], the thresholds of JumpReLU; `None` with other activations.
+    pub log_threshold: Option<Sides<B::Buffer<B::Real>>>,
 }
 
 /// One modality's parameters on the host, laid out as in files and in the public API (spec 1).
@@ -34,6 +38,8 @@ pub struct HostParams<T> {
     pub vision: HostDictionary<T>,
     /// Encoder and decoder of text tokens.
     pub text: HostDictionary<T>,
+    /// ln θ \[K\], the thresholds of JumpReLU; `None` with other activations.
+    pub log_threshold: Option<Sides<Vec<T>>>,
 }
 
 /// A named array of a [`HostDictionary`].
@@ -114,7 +120,8 @@ impl<T: Real> HostParams<T> {
     /// All zero.
     #[must_use]
     pub fn zeros(d_vision: usize, d_text: usize, latents: usize) -> Self {
-        Self { vision: HostDictionary::zeros(d_vision, latents), text: HostDictionary::zeros(d_text, latents) }
+        let (vision, text) = (HostDictionary::zeros(d_vision, latents), HostDictionary::zeros(d_text, latents));
+        Self { vision, text, log_threshold: None }
     }
 
     /// One modality.
@@ -141,12 +148,18 @@ impl<B: Backend> Params<B> {
         Ok(Self {
             vision: Dictionary::zeros(backend, d_vision, latents)?,
             text: Dictionary::zeros(backend, d_text, latents)?,
+            log_threshold: None,
         })
     }
 
     /// Zeros of the same shape.
     pub fn zeros_like(&self, backend: &B) -> Result<Self, KernelError> {
-        Self::zeros(backend, self.vision.d, self.text.d, self.vision.latents)
+        let latents = self.vision.latents;
+        let mut zeros = Self::zeros(backend, self.vision.d, self.text.d, latents)?;
+        if self.log_threshold.is_some() {
+            zeros.log_threshold = Some(Sides { vision: backend.zeros(latents)?, text: backend.zeros(latents)? });
+        }
+        Ok(zeros)
     }
 
     /// Copies to a device. Both modalities need the same number of latents.
@@ -154,21 +167,40 @@ impl<B: Backend> Params<B> {
         if host.vision.latents != host.text.latents {
             return Err(KernelError::shape("text latents", host.text.latents, host.vision.latents));
         }
-        Ok(Self { vision: host.vision.upload(backend)?, text: host.text.upload(backend)? })
+        let log_threshold = match &host.log_threshold {
+            None => None,
+            Some(Sides { vision, text }) => {
+                Some(Sides { vision: backend.upload(vision)?, text: backend.upload(text)? })
+            }
+        };
+        Ok(Self { vision: host.vision.upload(backend)?, text: host.text.upload(backend)?, log_threshold })
     }
 
     /// Copies from a device.
     pub fn read(&self, backend: &B) -> Result<HostParams<B::Real>, KernelError> {
+        let latents = self.vision.latents;
+        let log_threshold = match &self.log_threshold {
+            None => None,
+            Some(Sides { vision, text }) => {
+                Some(Sides { vision: backend.read_vec(vision, latents)?, text: backend.read_vec(text, latents)? })
+            }
+        };
         Ok(HostParams {
             vision: HostDictionary::read(backend, &self.vision)?,
             text: HostDictionary::read(backend, &self.text)?,
+            log_threshold,
         })
     }
 
     /// Sets every value to zero.
     pub fn clear(&mut self, backend: &B) -> Result<(), KernelError> {
         self.vision.clear(backend)?;
-        self.text.clear(backend)
+        self.text.clear(backend)?;
+        if let Some(log_threshold) = &mut self.log_threshold {
+            backend.clear(&mut log_threshold.vision, self.vision.latents)?;
+            backend.clear(&mut log_threshold.text, self.text.latents)?;
+        }
+        Ok(())
     }
 
     /// One modality.

@@ -28,12 +28,16 @@ pub enum Preset {
     SeparateBatchTopk,
     /// The same with BatchTopK and nested dictionaries (Matryoshka).
     SeparateMatryoshka,
+    /// The same with JumpReLU: a threshold a latent.
+    SeparateJumpRelu,
     /// SPARC: common latents of both modalities' pooled states.
     Sparc,
     /// Universal SAE on pooled states.
     Usae,
     /// One autoencoder of concatenated pooled states.
     PooledConcat,
+    /// VL-SAE: a shared encoder by distance and two decoders, on pooled states.
+    VlSae,
     /// Principal components, a floor.
     Pca,
     /// Random directions, a floor.
@@ -42,7 +46,7 @@ pub enum Preset {
 
 impl Preset {
     /// Every preset, in the order of the documentation.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Default,
         Self::Paper,
         Self::OtOnly,
@@ -52,9 +56,11 @@ impl Preset {
         Self::Separate,
         Self::SeparateBatchTopk,
         Self::SeparateMatryoshka,
+        Self::SeparateJumpRelu,
         Self::Sparc,
         Self::Usae,
         Self::PooledConcat,
+        Self::VlSae,
         Self::Pca,
         Self::RandomDictionary,
     ];
@@ -72,9 +78,11 @@ impl Preset {
             Self::Separate => "separate",
             Self::SeparateBatchTopk => "separate-batch-topk",
             Self::SeparateMatryoshka => "separate-matryoshka",
+            Self::SeparateJumpRelu => "separate-jump-relu",
             Self::Sparc => "sparc",
             Self::Usae => "usae",
             Self::PooledConcat => "pooled-concat",
+            Self::VlSae => "vl-sae",
             Self::Pca => "pca",
             Self::RandomDictionary => "random-dictionary",
         }
@@ -132,9 +140,14 @@ impl Preset {
             Self::SeparateMatryoshka => {
                 Config { activation: Activation::BatchTopk, nested: 4, ..rival(Method::Separate) }
             }
+            Self::SeparateJumpRelu => Config { activation: Activation::JumpRelu, ..rival(Method::Separate) },
             Self::Sparc => pooled(Method::Sparc),
             Self::Usae => pooled(Method::Usae),
             Self::PooledConcat => pooled(Method::PooledConcat),
+            // Its activations lie in [0, 2], so the decoder has to be free to scale them.
+            Self::VlSae => {
+                Config { unit_norm_decoder: false, aux_coefficient: 0.0, gamma: 0.0, ..pooled(Method::VlSae) }
+            }
             Self::Pca => Config { initialise: Initialise::Pca, ..floor },
             Self::RandomDictionary => floor,
         }

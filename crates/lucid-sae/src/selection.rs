@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::method::Method;
 use crate::params::Params;
 
-/// The shape that holds every candidate of BatchTopK.
+/// The shape that holds every candidate of BatchTopK and JumpReLU.
 pub(crate) fn wide_shape(config: &Config) -> CodeShape {
     CodeShape {
         d_shared: config.latents(),
@@ -91,7 +91,7 @@ pub(crate) fn batch_topk<B: Backend>(
 }
 
 /// Puts host arrays of `slots` a token into `codes`.
-fn replace<B: Backend>(
+pub(crate) fn replace<B: Backend>(
     backend: &B,
     codes: &mut Codes<B>,
     slots: usize,
@@ -181,7 +181,7 @@ pub(crate) fn common<B: Backend>(
 type Entries<R> = Vec<(u32, R)>;
 
 /// The `k` largest positive entries, ties to the lower index.
-fn largest<R: Real>(values: &[R], k: usize) -> Vec<u32> {
+pub(crate) fn largest<R: Real>(values: &[R], k: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..values.len() as u32).filter(|&index| values[index as usize] > R::zero()).collect();
     sort_falling(&mut order, values);
     order.truncate(k);

@@ -5,12 +5,14 @@ use lucid_kernels::DeadCounters;
 
 use crate::batch::Sides;
 use crate::checkpoint::Checkpoint;
+use crate::config::{Activation, Method};
 use crate::error::SaeError;
 use crate::events::TrainObserver;
 use crate::init::initialise;
 use crate::init_file;
 use crate::normalisation::{Normalisation, Variances};
-use crate::params::HostParams;
+use crate::params::{HostDictionary, HostParams};
+use crate::threshold;
 use crate::trainer::TrainOptions;
 
 /// Where a run starts.
@@ -79,8 +81,30 @@ impl Start {
             Some(params) => params,
             None => initialise(config, source, &statistics, &normalisation, observer)?,
         };
+        let params = match config.method {
+            Method::VlSae => one_encoder(params)?,
+            _ => params,
+        };
+        let params = match (config.activation, &params.log_threshold) {
+            (Activation::JumpRelu, None) => {
+                let start = threshold::of_start(config, &params, &normalisation, variances, source)?;
+                let of = |theta: f32| vec![theta.ln(); config.latents()];
+                HostParams { log_threshold: Some(Sides { vision: of(start.vision), text: of(start.text) }), ..params }
+            }
+            _ => params,
+        };
         Ok(Self { params, normalisation, variances, resumed: None })
     }
+}
+
+/// VL-SAE's encoder of patches is also that of words.
+fn one_encoder(params: HostParams<f32>) -> Result<HostParams<f32>, SaeError> {
+    if params.vision.d != params.text.d {
+        let found = format!("vl-sae with states of widths {} and {}", params.vision.d, params.text.d);
+        return Err(SaeError::option("method", found, "states of one width: its encoder is one for both modalities"));
+    }
+    let text = HostDictionary { w_enc: params.vision.w_enc.clone(), ..params.text };
+    Ok(HostParams { text, ..params })
 }
 
 /// Statistics that are not finite come from activations that are not: the first such pair is named.

@@ -19,6 +19,8 @@ use lucid_kernels::{
 pub use crate::batch::StepInputs;
 use crate::batch::{MicroBatch, Sides};
 use crate::config::{Activation, Config, Method, PlanGradient};
+use crate::distance;
+use crate::jump::Jump;
 pub use crate::kernel_options::{code_shape, transport_options};
 use crate::losses::{PlanReport, Scales, StepReport, StepSums, Totals, slot};
 use crate::method::Terms;
@@ -93,6 +95,7 @@ pub struct Step<B: Backend> {
     /// The mean states of pairs, for methods that see those in place of the tokens.
     means: Vec<MicroBatch<B>>,
     nested: Nested<B>,
+    jump: Jump<B>,
     fired: Sides<B::Buffer<u32>>,
     sums: B::Buffer<f64>,
 }
@@ -123,6 +126,7 @@ impl<B: Backend> Step<B> {
             d_aux: empty()?,
             means: Vec::new(),
             nested: Nested::new(backend)?,
+            jump: Jump::new(backend)?,
             fired: Sides { vision: backend.zeros(shape.latents())?, text: backend.zeros(shape.latents())? },
             sums: backend.zeros(slot::COUNT)?,
         })
@@ -246,9 +250,14 @@ impl<B: Backend> Step<B> {
             if config.method == Method::PooledConcat {
                 self.join_gradients(&micro)?;
             }
-            for m in Modality::ALL {
-                let (codes, acts, gradients) = (self.codes[index].of(m), batch.acts.of(m), self.gradients.of_mut(m));
-                backend.encode_backward(codes, self.d_values.of(m), acts, params.of(m), gradients)?;
+            if config.method == Method::VlSae {
+                distance::backward(backend, params, batch, &self.codes[index], &self.d_values, &mut self.gradients)?;
+            } else {
+                for m in Modality::ALL {
+                    let (codes, acts) = (self.codes[index].of(m), batch.acts.of(m));
+                    let gradients = self.gradients.of_mut(m);
+                    backend.encode_backward(codes, self.d_values.of(m), acts, params.of(m), gradients)?;
+                }
             }
             if let (Some(report), Some(transport), true) = (&mut plans, &self.transport, crosses) {
                 report.append(backend, &batch.pairs, transport, &transport_options(config))?;
@@ -257,6 +266,9 @@ impl<B: Backend> Step<B> {
         }
         for m in Modality::ALL {
             backend.pre_bias_backward(params.of(m), self.gradients.of_mut(m))?;
+        }
+        if config.activation == Activation::JumpRelu {
+            self.jump.finish(backend, &mut self.gradients)?;
         }
         self.report(backend, config, (&scales, &terms), &dead, &totals, plans)
     }
@@ -276,10 +288,14 @@ impl<B: Backend> Step<B> {
         let codes = &mut self.codes[..batch.len()];
         if matches!(config.method, Method::Sparc | Method::PooledConcat) {
             selection::common(backend, config, params, batch, codes)?;
+        } else if config.method == Method::VlSae {
+            distance::encode(backend, config, params, batch, codes)?;
+        } else if config.activation == Activation::JumpRelu {
+            self.jump.encode(backend, config, params, batch, codes, self.shape)?;
         } else {
             let shape = match config.activation {
-                Activation::Topk => self.shape,
                 Activation::BatchTopk => selection::wide_shape(config),
+                _ => self.shape,
             };
             for (micro, codes) in batch.iter().zip(&mut *codes) {
                 for m in Modality::ALL {
@@ -362,6 +378,10 @@ impl<B: Backend> Step<B> {
             let (d_values, gradients) = (self.d_values.of_mut(m), self.gradients.of_mut(m));
             let widths = config.prefixes();
             self.nested.add(backend, codes, dictionary, &widths, target, prediction, sums, d_values, gradients)?;
+        }
+        if config.activation == Activation::JumpRelu {
+            let (grad, d_values, gradients) = (&self.prediction, self.d_values.of(m), self.gradients.of_mut(m));
+            self.jump.learn(backend, config, (index, m), codes, dictionary, grad, d_values, gradients)?;
         }
         Ok(())
     }
@@ -532,6 +552,10 @@ impl<B: Backend> Step<B> {
         backend.finish()?;
         let sums = backend.read_vec(&self.sums, slot::COUNT)?;
         let mut aux = 0.0;
+        let sparsity = match config.activation {
+            Activation::JumpRelu => self.jump.sparsity(config),
+            _ => 0.0,
+        };
         for m in Modality::ALL {
             let energy = sums[slot::ENERGY + slot::side(m)];
             for DeadBlock { block, weight, .. } in dead.of(m).iter().filter(|_| energy != 0.0) {
@@ -541,7 +565,7 @@ impl<B: Backend> Step<B> {
         let pair = |first| Sides { vision: sums[first], text: sums[first + 1] };
         let latents = self.shape.latents();
         Ok(StepReport {
-            losses: scales.losses(config, terms, &sums, aux),
+            losses: scales.losses(config, terms, &sums, (aux, sparsity)),
             sums: StepSums {
                 self_residual: pair(slot::SELF),
                 cross_residual: pair(slot::CROSS),

@@ -1,14 +1,33 @@
-//! Thresholds of a model that was trained with BatchTopK, so that a token's code no longer depends on its batch.
+//! Thresholds that keep k entries a token on average: of a model that was trained with BatchTopK, so that a token's code no longer
+//! depends on its batch, and of JumpReLU at the start.
 
 use lucid_data::store::{ActivationSource, PerModality};
 use lucid_kernels::{Modality, UNUSED};
 
+use crate::config::{Activation, Config};
 use crate::error::SaeError;
-use crate::model::Model;
+use crate::model::{Model, Provenance};
+use crate::normalisation::{Normalisation, Variances};
+use crate::params::HostParams;
 use crate::selection::wide_shape;
 
 /// Pairs looked at, spread evenly over the store.
 const PAIRS: usize = 512;
+
+/// The same at the start of a run whose thresholds are learnt; never 0, since logarithms are.
+pub(crate) fn of_start(
+    config: &Config,
+    params: &HostParams<f32>,
+    normalisation: &Normalisation,
+    variances: Variances,
+    source: &dyn ActivationSource,
+) -> Result<PerModality<f32>, SaeError> {
+    const LEAST: f32 = 1e-4;
+    let config = Config { activation: Activation::BatchTopk, ..config.clone() };
+    let start = Model::new(config, params.clone(), normalisation.clone(), variances, Provenance::default())?;
+    let PerModality { vision, text } = calibrate(&start, source)?;
+    Ok(PerModality { vision: vision.max(LEAST), text: text.max(LEAST) })
+}
 
 /// The values above which the training pairs keep k entries a token on average: the (k·N)-th largest of a sample, for each
 /// modality. 0 where the sample has no more positive entries than that.

@@ -125,6 +125,7 @@ pub fn evaluate<B: Backend<Real = f32>>(
         align_text: mean(sum.align_text, n),
         ot: mean(sum.ot, n),
         aux: 0.0,
+        sparsity: 0.0,
         total: 0.0,
     };
     losses.total = config.alpha * (losses.self_vision + losses.self_text)

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
-use lucid_kernels::{Backend, Dictionary, Modality};
+use lucid_kernels::{Backend, Modality};
 
+use crate::batch::Sides;
 use crate::error::SaeError;
 use crate::normalisation::{Normalisation, Scaling};
 use crate::params::{HostDictionary, HostParams, Params, transpose};
@@ -16,12 +17,26 @@ fn arrays(d: usize, latents: usize) -> [(&'static str, Vec<usize>); 4] {
     [("W_enc", vec![d, latents]), ("b_enc", vec![latents]), ("W_dec", vec![latents, d]), ("b_dec", vec![d])]
 }
 
+/// Name within a modality of JumpReLU's thresholds.
+const LOG_THRESHOLD: &str = "log_threshold";
+
+/// Widths, number of latents, and whether there are thresholds: what the tensors of parameters depend on.
+pub type Sizes = (usize, usize, usize, bool);
+
+/// The sizes of parameters on a device.
+pub const fn sizes<B: Backend>(params: &Params<B>) -> Sizes {
+    (params.vision.d, params.text.d, params.vision.latents, params.log_threshold.is_some())
+}
+
 /// Tensors of parameters of these sizes, each name followed by `suffix`.
 #[must_use]
-pub fn specs(d_vision: usize, d_text: usize, latents: usize, suffix: &str) -> Vec<TensorSpec> {
+pub fn specs((d_vision, d_text, latents, thresholds): Sizes, suffix: &str) -> Vec<TensorSpec> {
     [(Modality::Vision, d_vision), (Modality::Text, d_text)]
         .into_iter()
-        .flat_map(|(modality, d)| arrays(d, latents).map(move |(name, shape)| (modality, name, shape)))
+        .flat_map(|(modality, d)| {
+            let threshold = thresholds.then(|| (LOG_THRESHOLD, vec![latents]));
+            arrays(d, latents).into_iter().chain(threshold).map(move |(name, shape)| (modality, name, shape))
+        })
         .map(|(modality, name, shape)| TensorSpec::f32(format!("{}.{name}{suffix}", modality.name()), &shape))
         .collect()
 }
@@ -34,13 +49,18 @@ pub fn parse_name(name: &str) -> Option<(Modality, &str)> {
         .find_map(|modality| Some((modality, name.strip_prefix(modality.name())?.strip_prefix('.')?)))
 }
 
-/// One array of a dictionary on a device, laid out as in files.
+/// One array of parameters on a device, laid out as in files.
 pub fn read_array<B: Backend<Real = f32>>(
     backend: &B,
-    dictionary: &Dictionary<B>,
+    params: &Params<B>,
+    modality: Modality,
     name: &str,
 ) -> Result<Vec<f32>, SaeError> {
+    let dictionary = params.of(modality);
     let (d, latents) = (dictionary.d, dictionary.latents);
+    if let (LOG_THRESHOLD, Some(log_threshold)) = (name, &params.log_threshold) {
+        return Ok(backend.read_vec(log_threshold.of(modality), latents)?);
+    }
     Ok(match name {
         "W_enc" => transpose(&backend.read_vec(&dictionary.w_enc_t, latents * d)?, latents, d),
         "b_enc" => backend.read_vec(&dictionary.b_enc, latents)?,
@@ -80,13 +100,16 @@ fn scaling_array<'a>(normalisation: &'a Normalisation, modality: Modality, name:
 /// Writes `model.safetensors` from host arrays.
 pub fn write_host(out: &mut dyn Write, params: &HostParams<f32>, normalisation: &Normalisation) -> io::Result<()> {
     let (vision, text) = (&params.vision, &params.text);
-    let mut all = specs(vision.d, text.d, vision.latents, "");
+    let mut all = specs((vision.d, text.d, vision.latents, params.log_threshold.is_some()), "");
     all.extend(scaling_specs(normalisation));
     write_tensors(out, &all, |spec| {
         let missing = || io::Error::other(format!("no tensor is called {}", spec.name));
         let (modality, name) = parse_name(&spec.name).ok_or_else(missing)?;
         if let Some(values) = scaling_array(normalisation, modality, name) {
             return Ok(Cow::Borrowed(bytemuck::cast_slice(values)));
+        }
+        if let (LOG_THRESHOLD, Some(log_threshold)) = (name, &params.log_threshold) {
+            return Ok(Cow::Borrowed(bytemuck::cast_slice(log_threshold.of(modality))));
         }
         let tensors = params.of(modality).tensors();
         let tensor = tensors.into_iter().find(|tensor| tensor.name == name).ok_or_else(missing)?;
@@ -101,14 +124,14 @@ pub fn write_device<B: Backend<Real = f32>>(
     params: &Params<B>,
     normalisation: &Normalisation,
 ) -> io::Result<()> {
-    let mut all = specs(params.vision.d, params.text.d, params.vision.latents, "");
+    let mut all = specs(sizes(params), "");
     all.extend(scaling_specs(normalisation));
     write_tensors(out, &all, |spec| {
         let (modality, name) = parse_name(&spec.name).ok_or_else(|| io::Error::other(spec.name.clone()))?;
         if let Some(values) = scaling_array(normalisation, modality, name) {
             return Ok(owned_bytes(values));
         }
-        read_array(backend, params.of(modality), name).map(|values| owned_bytes(&values)).map_err(io::Error::other)
+        read_array(backend, params, modality, name).map(|values| owned_bytes(&values)).map_err(io::Error::other)
     })
 }
 
@@ -121,25 +144,34 @@ pub fn read_params(
     latents: usize,
     suffix: &str,
 ) -> Result<HostParams<f32>, SaeError> {
-    let read = |modality: Modality, d: usize| {
-        let array = |name: &str, shape: &[usize]| {
-            let name = format!("{}.{name}{suffix}", modality.name());
-            let values = file.floats(&name, shape)?;
-            match values.iter().position(|x| !x.is_finite()) {
-                None => Ok(values),
-                Some(at) => Err(SaeError::damaged(path, format!("{name} holds {} at position {at}", values[at]))),
-            }
-        };
+    let full = |modality: Modality, name: &str| format!("{}.{name}{suffix}", modality.name());
+    let array = |modality: Modality, name: &str, shape: &[usize]| {
+        let name = full(modality, name);
+        let values = file.floats(&name, shape)?;
+        match values.iter().position(|x| !x.is_finite()) {
+            None => Ok(values),
+            Some(at) => Err(SaeError::damaged(path, format!("{name} holds {} at position {at}", values[at]))),
+        }
+    };
+    let read = |m: Modality, d: usize| {
         Ok::<_, SaeError>(HostDictionary {
             d,
             latents,
-            w_enc: array("W_enc", &[d, latents])?,
-            b_enc: array("b_enc", &[latents])?,
-            w_dec: array("W_dec", &[latents, d])?,
-            b_dec: array("b_dec", &[d])?,
+            w_enc: array(m, "W_enc", &[d, latents])?,
+            b_enc: array(m, "b_enc", &[latents])?,
+            w_dec: array(m, "W_dec", &[latents, d])?,
+            b_dec: array(m, "b_dec", &[d])?,
         })
     };
-    Ok(HostParams { vision: read(Modality::Vision, d_vision)?, text: read(Modality::Text, d_text)? })
+    let log_threshold = match Modality::ALL.iter().any(|&m| file.contains(&full(m, LOG_THRESHOLD))) {
+        false => None,
+        true => {
+            let of = |m| array(m, LOG_THRESHOLD, &[latents]);
+            Some(Sides { vision: of(Modality::Vision)?, text: of(Modality::Text)? })
+        }
+    };
+    let (vision, text) = (read(Modality::Vision, d_vision)?, read(Modality::Text, d_text)?);
+    Ok(HostParams { vision, text, log_threshold })
 }
 
 /// Reads the normalisation of a model file; `None` where it has none.

@@ -42,7 +42,8 @@ fn step(backend: &Cuda<Shim>, case: &Case) -> Result<(f64, Vec<f32>), KernelErro
         w_dec: narrow(&from.w_dec),
         b_dec: narrow(&from.b_dec),
     };
-    let host = HostParams { vision: dictionary(&case.params.vision), text: dictionary(&case.params.text) };
+    let (vision, text) = (dictionary(&case.params.vision), dictionary(&case.params.text));
+    let host = HostParams { vision, text, log_threshold: None };
     let params = Params::upload(backend, &host)?;
     let (vision, text) = (narrow(&case.vision), narrow(&case.text));
     let pairs = HostPairs {

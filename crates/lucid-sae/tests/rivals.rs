@@ -8,6 +8,7 @@ mod support;
 use common::{Case, named, random_case, relative_error};
 use lucid_data::store::{ActivationSource, MemoryStore};
 use lucid_kernels::{Block, Modality, Scalar};
+use lucid_sae::batch::Sides;
 use lucid_sae::config::{Activation, Initialise, Method};
 use lucid_sae::params::{HostDictionary, HostParams};
 use lucid_sae::step::Step;
@@ -84,6 +85,40 @@ fn squares(states: &Rows, dictionary: &HostDictionary<f64>, codes: &Rows, width:
     pairs.map(|(h, z)| h.iter().zip(decoded(dictionary, z, width)).map(|(h, y)| (h - y).powi(2)).sum::<f64>()).sum()
 }
 
+/// The same case with states of one width, 5, and one encoder.
+fn one_width(mut case: Case) -> Case {
+    let Case { params, vision, .. } = &mut case;
+    let (d, k) = (5, params.vision.latents);
+    *vision = vision.chunks_exact(6).flat_map(|row| row[..d].to_vec()).collect();
+    let w_dec = params.vision.w_dec.chunks_exact(6).flat_map(|row| row[..d].to_vec()).collect();
+    params.vision.w_enc.truncate(d * k);
+    params.vision.b_dec.truncate(d);
+    params.vision = HostDictionary { d, w_dec, ..params.vision.clone() };
+    params.text.w_enc = params.vision.w_enc.clone();
+    case
+}
+
+/// Thresholds between 0.1 and 0.6, and a kernel wide enough to meet them.
+fn with_thresholds(mut case: Case) -> Case {
+    let latents = case.config.latents();
+    let of = |step: usize| (0..latents).map(|i| (0.1 + 0.5 * ((i * step) % 18) as f64 / 18.0).ln()).collect();
+    case.params.log_threshold = Some(Sides { vision: of(5), text: of(7) });
+    (case.config.bandwidth, case.config.l0_coefficient) = (0.3, 0.7);
+    case
+}
+
+/// 2 − ‖ĥ − ŵ‖ of every latent.
+fn nearness(dictionary: &HostDictionary<f64>, state: &[f64]) -> Vec<f64> {
+    let length = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let rows = (0..dictionary.latents)
+        .map(|k| -> Vec<f64> { dictionary.w_enc.iter().skip(k).step_by(dictionary.latents).copied().collect() });
+    let far = |row: Vec<f64>| {
+        let (of_row, of_state) = (length(&row), length(state));
+        row.iter().zip(state).map(|(w, h)| (w / of_row - h / of_state).powi(2)).sum::<f64>().sqrt()
+    };
+    rows.map(|row| 2.0 - far(row)).collect()
+}
+
 /// The objective of a case, written out; `encoder` as the step takes it.
 fn objective(case: &Case, params: &HostParams<f64>, encoder: Option<Modality>) -> f64 {
     let config = &case.config;
@@ -116,10 +151,25 @@ fn objective(case: &Case, params: &HostParams<f64>, encoder: Option<Modality>) -
                 })
             }
         }
+        Method::VlSae => Modality::ALL.map(|m| {
+            let all: Rows = of(m).iter().map(|h| nearness(params.of(m), h)).collect();
+            top(&all, config.k(), false)
+        }),
+        _ if config.activation == Activation::JumpRelu => Modality::ALL.map(|m| {
+            let theta: Vec<f64> = params.log_threshold.as_ref().unwrap().of(m).iter().map(|x| x.exp()).collect();
+            let jump = |row: &Vec<f64>| row.iter().zip(&theta).map(|(&a, &t)| if a > t { a } else { 0.0 }).collect();
+            if m == Modality::Vision { &a } else { &b }.iter().map(jump).collect()
+        }),
         _ => [&a, &b].map(|all| top(all, config.k(), config.activation == Activation::BatchTopk)),
     };
     let variance = if pooled { case.pooled_variance.unwrap() } else { case.variance };
     let mut total = 0.0;
+    if config.activation == Activation::JumpRelu {
+        for codes in &codes {
+            let active = codes.iter().flatten().filter(|z| **z > 0.0).count() as f64;
+            total += config.l0_coefficient * (active / codes.len() as f64 / config.k() as f64 - 1.0).powi(2);
+        }
+    }
     for (side, m) in Modality::ALL.into_iter().enumerate() {
         let scale = 1.0 / (of(m).len() as f64 * variance.of(m));
         if encoder.is_none_or(|encoder| encoder == m) {
@@ -155,22 +205,21 @@ fn check(name: &str, case: &Case, encoder: Option<Modality>) {
         for m in Modality::ALL {
             for array in 0..4 {
                 let (parameter, gradient) = names.next().unwrap();
-                let mut params = case.params.clone();
-                let pick = |params: &mut HostParams<f64>| -> *mut Vec<f64> {
-                    let side = params.of_mut(m);
-                    [&mut side.w_enc, &mut side.b_enc, &mut side.w_dec, &mut side.b_dec].into_iter().nth(array).unwrap()
+                // One encoder in two copies moves in both.
+                let moved = match (case.config.method, array) {
+                    (Method::VlSae, 0) => Modality::ALL.to_vec(),
+                    _ => vec![m],
                 };
-                // SAFETY: the pointer is into `params`, which lives through the loop and is not moved.
-                let values = unsafe { &mut *pick(&mut params) };
-                let mut differences = Vec::new();
-                for i in 0..values.len() {
-                    let value = values[i];
-                    values[i] = value + 1e-5;
-                    let above = objective(case, &params, encoder);
-                    values[i] = value - 1e-5;
-                    differences.push((above - objective(case, &params, encoder)) / 2e-5);
-                    values[i] = value;
-                }
+                let at = |i: usize, by: f64| {
+                    let mut params = case.params.clone();
+                    for &m in &moved {
+                        let side = params.of_mut(m);
+                        let arrays = [&mut side.w_enc, &mut side.b_enc, &mut side.w_dec, &mut side.b_dec];
+                        arrays.into_iter().nth(array).unwrap()[i] += by;
+                    }
+                    objective(case, &params, encoder)
+                };
+                let differences: Vec<f64> = (0..gradient.len()).map(|i| (at(i, 1e-5) - at(i, -1e-5)) / 2e-5).collect();
                 let error = relative_error(gradient, &differences);
                 assert!(error < 1e-7, "{name} {parameter}, micro-batches of {micro_pairs}: {error:e}");
             }
@@ -187,9 +236,57 @@ fn losses_and_gradients_are_those_of_the_formulas() {
         check("nested Top-k", &rival(seed, Preset::Separate, |config| config.nested = 2), None);
         check("sparc", &rival(seed, Preset::Sparc, |_| {}), None);
         check("pooled-concat", &rival(seed, Preset::PooledConcat, |config| config.gamma = 0.0), None);
+        check("jump-relu", &with_thresholds(rival(seed, Preset::SeparateJumpRelu, |_| {})), None);
+        check("vl-sae", &one_width(rival(seed, Preset::VlSae, |config| config.gamma = 0.0)), None);
         for encoder in Modality::ALL {
             check("usae", &rival(seed, Preset::Usae, |_| {}), Some(encoder));
         }
+    }
+}
+
+/// The straight-through estimate, written out: of every pre-activation within half a bandwidth of its threshold.
+#[test]
+fn thresholds_learn_from_what_is_in_their_reach() {
+    for seed in 20..23 {
+        let case = with_thresholds(rival(seed, Preset::SeparateJumpRelu, |_| {}));
+        let (config, logs) = (&case.config, case.params.log_threshold.as_ref().unwrap());
+        let backend = Scalar::<f64>::new();
+        let mut reached = 0;
+        for micro_pairs in [1, 3] {
+            let params = case.upload_params(&backend);
+            let mut step = Step::new(&backend, &params, config).unwrap();
+            step.run(&backend, &params, &case.micro_batches(&backend, micro_pairs), &case.inputs()).unwrap();
+            let found = step.gradients.read(&backend).unwrap().log_threshold.unwrap();
+            for (m, values) in [(Modality::Vision, &case.vision), (Modality::Text, &case.text)] {
+                let dictionary = case.params.of(m);
+                let (d, n) = (dictionary.d, values.len() / dictionary.d);
+                let theta: Vec<f64> = logs.of(m).iter().map(|x| x.exp()).collect();
+                let all: Rows = rows(values, d).iter().map(|h| pre(dictionary, h)).collect();
+                let active = all.iter().flat_map(|a| a.iter().zip(&theta)).filter(|(a, t)| a > t).count() as f64;
+                let miss = active / n as f64 / config.k() as f64 - 1.0;
+                let mut expected = vec![0.0; theta.len()];
+                for (h, a) in rows(values, d).iter().zip(&all) {
+                    let code: Vec<f64> = a.iter().zip(&theta).map(|(&a, &t)| if a > t { a } else { 0.0 }).collect();
+                    let error: Vec<f64> =
+                        decoded(dictionary, &code, theta.len()).iter().zip(h).map(|(y, h)| y - h).collect();
+                    for latent in 0..theta.len() {
+                        if (a[latent] - theta[latent]).abs() >= config.bandwidth / 2.0 {
+                            continue;
+                        }
+                        reached += 1;
+                        let atom = &dictionary.w_dec[latent * d..(latent + 1) * d];
+                        let along: f64 = error.iter().zip(atom).map(|(e, w)| e * w).sum();
+                        let of_value = 2.0 * config.alpha / (n as f64 * case.variance.of(m)) * along;
+                        let of_activity = 2.0 * config.l0_coefficient * miss / (config.k() * n) as f64;
+                        let slope = -theta[latent] / config.bandwidth;
+                        expected[latent] += theta[latent] * slope * of_value + slope * of_activity;
+                    }
+                }
+                let error = relative_error(found.of(m), &expected);
+                assert!(error < 1e-12, "{} {micro_pairs}: {error:e}", m.name());
+            }
+        }
+        assert!(reached > 20, "{reached}");
     }
 }
 
@@ -266,11 +363,11 @@ fn every_rival_learns_and_stands_above_its_floor() {
     let pca = r2(&trained(&data, Config { lr: 0.0, ..small(Preset::Pca) }), &data);
     // Five of sixteen components, at most, explain less than all and more than random directions.
     assert!(pca > random && pca < 1.0, "{pca} {random}");
-    for preset in [Preset::Separate, Preset::SeparateBatchTopk, Preset::SeparateMatryoshka] {
+    for preset in [Preset::Separate, Preset::SeparateBatchTopk, Preset::SeparateMatryoshka, Preset::SeparateJumpRelu] {
         let found = r2(&trained(&data, small(preset)), &data);
         assert!(found > 0.6 && found > random, "{}: {found} against {random}", preset.name());
     }
-    for preset in [Preset::Sparc, Preset::Usae, Preset::PooledConcat] {
+    for preset in [Preset::Sparc, Preset::Usae, Preset::PooledConcat, Preset::VlSae] {
         let config = Config { batch_pairs: 60, ..small(preset) };
         let found = r2(&trained(&data, config), &data);
         // They never see a single token; what they learnt of the means still says something about tokens.
@@ -348,8 +445,9 @@ fn usae_encodes_either_modality_about_as_often_and_by_seed() {
 
 #[test]
 fn rivals_resume_to_the_same_bits() {
-    let data = synthetic(9, 40, 8, 12, 10).store;
-    for preset in [Preset::SeparateMatryoshka, Preset::Usae, Preset::Sparc] {
+    let data = synthetic(9, 40, 8, 12, 12).store;
+    let all = [Preset::SeparateMatryoshka, Preset::SeparateJumpRelu, Preset::Usae, Preset::Sparc, Preset::VlSae];
+    for preset in all {
         let config = Config { steps: 12, ..small(preset) };
         let whole = trained(&data, config.clone());
         let folder = tempfile::tempdir().unwrap();
@@ -377,6 +475,10 @@ fn what_does_not_go_together_is_refused_by_name() {
         (serde_json::json!({ "dPrivate": 8, "kPrivate": 2 }), Preset::Sparc, "dPrivate"),
         (serde_json::json!({ "nested": 20, "dShared": 64, "kShared": 4 }), Preset::Separate, "nested"),
         (serde_json::json!({ "method": "sparq" }), Preset::Default, "method"),
+        (serde_json::json!({ "activation": "jump-relu" }), Preset::Sparc, "activation"),
+        (serde_json::json!({ "nested": 2 }), Preset::SeparateJumpRelu, "nested"),
+        (serde_json::json!({ "bandwidth": 0 }), Preset::SeparateJumpRelu, "bandwidth"),
+        (serde_json::json!({ "auxCoefficient": 0.1 }), Preset::VlSae, "auxCoefficient"),
     ] {
         let error = refused(json, preset);
         assert_eq!(error.code(), "E_OPTION");
@@ -385,4 +487,59 @@ fn what_does_not_go_together_is_refused_by_name() {
     for preset in Preset::ALL {
         Config::resolve(preset, &serde_json::json!({})).unwrap();
     }
+}
+
+#[test]
+fn learnt_thresholds_keep_about_k_entries_and_survive_the_folder() {
+    let data = synthetic(4, 120, 12, 16, 16).store;
+    let config = Config { steps: 300, ..small(Preset::SeparateJumpRelu) };
+    let model = trained(&data, config);
+    let states: Vec<f32> = (0..data.pairs()).flat_map(|pair| data.vision(pair).to_vec()).collect();
+    let codes = model.encode(&states, Modality::Vision).unwrap();
+    let l0 = codes.indices.iter().filter(|index| **index != u32::MAX).count() as f64 / codes.n as f64;
+    assert!((l0 / 5.0 - 1.0).abs() < 0.15, "{l0}");
+    let logs = model.params.log_threshold.as_ref().unwrap();
+    assert!(logs.vision.iter().any(|x| x != &logs.vision[0]), "every threshold is the same");
+    for (&index, &value) in codes.indices.iter().zip(&codes.values).filter(|(index, _)| **index != u32::MAX) {
+        assert!(value > logs.vision[index as usize].exp(), "{value}");
+    }
+    let slots = codes.k_shared;
+    assert!(codes.values.chunks_exact(slots).all(|row| row.is_sorted_by(|a, b| a >= b)));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model");
+    model.save(&path).unwrap();
+    let again = Model::load(&path).unwrap();
+    assert_eq!(again.params, model.params);
+    assert_eq!(again.encode(&states, Modality::Vision).unwrap(), codes);
+    // A model of another activation has none, and one of this must have them.
+    let without = HostParams { log_threshold: None, ..model.params.clone() };
+    let Model { config, normalisation, variances, provenance, .. } = model;
+    let error = Model::new(config, without, normalisation, variances, provenance).unwrap_err();
+    assert!(error.to_string().contains("log_threshold"), "{error}");
+}
+
+#[test]
+fn vl_sae_keeps_one_encoder_and_encodes_by_distance() {
+    let data = synthetic(5, 80, 10, 12, 12).store;
+    let model = trained(&data, small(Preset::VlSae));
+    assert_eq!(model.params.vision.w_enc, model.params.text.w_enc);
+    assert!(model.params.vision.w_dec != model.params.text.w_dec);
+    let states: Vec<f32> = data.text(3, 0).to_vec();
+    let codes = model.encode(&states, Modality::Text).unwrap();
+    let mut state = states[..12].to_vec();
+    model.normalisation.text.apply(&mut state);
+    let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let dictionary =
+        HostDictionary { d: 12, latents: 24, w_enc: wide(&model.params.text.w_enc), ..HostDictionary::zeros(12, 24) };
+    let mut all: Vec<(usize, f64)> = nearness(&dictionary, &wide(&state)).into_iter().enumerate().collect();
+    all.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (slot, (latent, value)) in all.into_iter().take(5).enumerate() {
+        assert_eq!(codes.indices[slot] as usize, latent);
+        assert!((f64::from(codes.values[slot]) - value).abs() < 1e-4);
+    }
+    // States of two widths have no common encoder.
+    let data = synthetic(5, 40, 10, 12, 10).store;
+    let options = TrainOptions { threads: 1, ..TrainOptions::new(small(Preset::VlSae)) };
+    let error = train(&data, None, &options, &Unobserved).unwrap_err();
+    assert!(error.to_string().contains("widths 12 and 10"), "{error}");
 }

@@ -82,6 +82,7 @@ pub fn params<R: lucid_kernels::Real>(arrays: Vec<Vec<R>>, latents: usize) -> Re
     Ok(HostParams {
         vision: dictionary("vision", [a, b, c, d], latents)?,
         text: dictionary("text", [e, f, g, h], latents)?,
+        log_threshold: None,
     })
 }
 

@@ -95,7 +95,7 @@ impl Fixture {
                 b_dec: tensor("b_dec").1.clone(),
             }
         };
-        HostParams { vision: side(Modality::Vision), text: side(Modality::Text) }
+        HostParams { vision: side(Modality::Vision), text: side(Modality::Text), log_threshold: None }
     }
 
     pub fn dead(&self, config: &Config) -> Sides<DeadLists> {
@@ -160,7 +160,8 @@ fn convert<S: Real, T: Real>(host: &HostParams<S>) -> HostParams<T> {
             b_dec: array(&from.b_dec),
         }
     };
-    HostParams { vision: side(Modality::Vision), text: side(Modality::Text) }
+    let log_threshold = host.log_threshold.as_ref().map(|t| Sides { vision: array(&t.vision), text: array(&t.text) });
+    HostParams { vision: side(Modality::Vision), text: side(Modality::Text), log_threshold }
 }
 
 impl Case {
@@ -252,7 +253,7 @@ pub fn random_case(seed: u64) -> Case {
         w_dec: values(18 * d, 0.6),
         b_dec: values(d, 0.2),
     };
-    let params = HostParams { vision: side(6), text: side(5) };
+    let params = HostParams { vision: side(6), text: side(5), log_threshold: None };
     Case {
         params,
         vision: values(9 * 6, 1.0),

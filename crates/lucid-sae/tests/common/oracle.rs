@@ -232,6 +232,7 @@ pub fn losses(case: &Case, params: &HostParams<f64>, frozen: Option<&Frozen>) ->
         align_text: align[1] / count(pairs) / pooled(t),
         ot: ot / count(pairs),
         aux,
+        sparsity: 0.0,
         total: 0.0,
     };
     losses.total = config.alpha * (losses.self_vision + losses.self_text)

@@ -49,6 +49,8 @@ const fields: Record<keyof Config, true> = {
   method: true,
   activation: true,
   nested: true,
+  bandwidth: true,
+  l0Coefficient: true,
 }
 
 test('the TypeScript interface names exactly the fields of the addon', () => {

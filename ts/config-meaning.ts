@@ -48,4 +48,6 @@ export const configMeaning: Readonly<Record<keyof Config, string>> = {
   method: 'Whose objective is minimised.',
   activation: 'How the entries of a code are chosen.',
   nested: 'Nested dictionaries of Matryoshka; 0 = none.',
+  bandwidth: 'How near its threshold a pre-activation must be for JumpReLU to learn of it.',
+  l0Coefficient: 'Weight of what JumpReLU misses of k entries a token: (L0 / k − 1)².',
 }

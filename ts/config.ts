@@ -13,9 +13,11 @@ export const presets = [
   'separate',
   'separate-batch-topk',
   'separate-matryoshka',
+  'separate-jump-relu',
   'sparc',
   'usae',
   'pooled-concat',
+  'vl-sae',
   'pca',
   'random-dictionary',
 ] as const
@@ -115,11 +117,15 @@ export interface Config {
   /** Arithmetic of the step. Default `'f32'`. */
   precision: 'f32'
   /** Whose objective is minimised; docs/rivals.md says what the others are. Default `'lucid'`. */
-  method: 'lucid' | 'separate' | 'sparc' | 'usae' | 'pooled-concat'
-  /** The k largest entries of a token, or the k·N largest of a batch. Default `'topk'`. */
-  activation: 'topk' | 'batch-topk'
+  method: 'lucid' | 'separate' | 'sparc' | 'usae' | 'pooled-concat' | 'vl-sae'
+  /** The k largest entries of a token, the k·N largest of a batch, or those above learnt thresholds. Default `'topk'`. */
+  activation: 'topk' | 'batch-topk' | 'jump-relu'
   /** Nested dictionaries of Matryoshka, each half of the next; 0 = none. Default 0. */
   nested: number
+  /** How near its threshold a pre-activation must be for JumpReLU's to learn of it. Default 0.1. */
+  bandwidth: number
+  /** Weight of (L0 / k − 1)² of each modality, which JumpReLU adds to the loss. Default 3. */
+  l0Coefficient: number
 }
 
 /** A config as the addon writes it: infinity has no number in JSON. */

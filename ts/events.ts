@@ -34,7 +34,10 @@ export type LossName =
   | 'total'
 
 /** Losses of a step. */
-export type Losses = Readonly<Record<LossName, number>>
+export type Losses = Readonly<Record<LossName, number>> & {
+  /** JumpReLU's Σ (L0 / k − 1)² over the modalities; absent with other activations. */
+  readonly sparsity?: number
+}
 
 /** A number for each modality. */
 export interface PerModality<T = number> {

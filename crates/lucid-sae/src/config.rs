@@ -187,20 +187,20 @@ pub struct Config {
     #[serde(default)]
     pub nested: usize,
     /// How near its threshold a pre-activation must be for JumpReLU's to learn of it: the width of the kernel of the straight-through
-    /// estimate. Default 0.02.
+    /// estimate. Default 0.1.
     #[serde(default = "default_bandwidth")]
     pub bandwidth: f64,
-    /// Weight of (L0 / k − 1)² of each modality, which JumpReLU adds to the loss. Default 1.
+    /// Weight of (L0 / k − 1)² of each modality, which JumpReLU adds to the loss. Default 3.
     #[serde(default = "default_l0_coefficient")]
     pub l0_coefficient: f64,
 }
 
 const fn default_bandwidth() -> f64 {
-    0.02
+    0.1
 }
 
 const fn default_l0_coefficient() -> f64 {
-    1.0
+    3.0
 }
 
 impl Default for Config {

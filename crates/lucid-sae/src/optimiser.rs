@@ -5,6 +5,9 @@ use lucid_kernels::{AdamW, Backend, Dictionary, KernelError, Modality};
 use crate::config::Config;
 use crate::params::Params;
 
+/// How much faster JumpReLU's ln θ learns than weights: pre-activations change by factors within some hundred steps.
+const THRESHOLD_RATE: f64 = 10.0;
+
 /// Moments of AdamW and the number of updates made.
 pub struct Optimiser<B: Backend> {
     /// First moments.
@@ -111,7 +114,8 @@ impl<B: Backend> Optimiser<B> {
             if let (Some(p), Some(g), Some(m1), Some(m2)) =
                 (&mut params.log_threshold, &gradients.log_threshold, first, second)
             {
-                backend.adamw(p.of_mut(m), g.of(m), m1.of_mut(m), m2.of_mut(m), latents, biases)?;
+                let thresholds = AdamW { lr: THRESHOLD_RATE * lr, ..biases };
+                backend.adamw(p.of_mut(m), g.of(m), m1.of_mut(m), m2.of_mut(m), latents, thresholds)?;
             }
         }
         Ok(lr)

@@ -91,7 +91,9 @@ impl Start {
                 let of = |theta: f32| vec![theta.ln(); config.latents()];
                 HostParams { log_threshold: Some(Sides { vision: of(start.vision), text: of(start.text) }), ..params }
             }
-            _ => params,
+            (Activation::JumpRelu, Some(_)) => params,
+            // Those of a model that training starts from mean nothing to another activation.
+            _ => HostParams { log_threshold: None, ..params },
         };
         Ok(Self { params, normalisation, variances, resumed: None })
     }

@@ -29,7 +29,7 @@ fn units<R: Real>(rows: &[R], d: usize) -> (Vec<R>, Vec<R>) {
         .map(|row| {
             let norm = row.iter().fold(R::zero(), |sum, &x| sum + x * x).sqrt();
             if norm > R::zero() {
-                row.iter_mut().for_each(|x| *x = *x / norm);
+                row.iter_mut().for_each(|x| *x /= norm);
             }
             norm
         })
@@ -104,7 +104,7 @@ pub(crate) fn backward<B: Backend>(
             let factor = d_values[slot] / B::Real::from_f64(distance);
             let (state, row) = (slot / codes.k * d, index as usize * d);
             for (out, &x) in of_units[row..row + d].iter_mut().zip(&states[state..state + d]) {
-                *out = *out + factor * x;
+                *out += factor * x;
             }
         }
         // dw = (dŵ − ŵ ⟨ŵ, dŵ⟩) / ‖w‖.
@@ -112,14 +112,14 @@ pub(crate) fn backward<B: Backend>(
         for (((total, of_unit), row), &norm) in of_rows.filter(|(_, norm)| **norm > B::Real::from_f64(0.0)) {
             let along = dot(of_unit, row);
             for ((total, &x), &w) in total.iter_mut().zip(of_unit).zip(row) {
-                *total = *total + (x - w * along) / norm;
+                *total += (x - w * along) / norm;
             }
         }
     }
     for m in Modality::ALL {
         let gradient = &mut gradients.of_mut(m).w_enc_t;
         let mut sum = backend.read_vec(gradient, latents * d)?;
-        sum.iter_mut().zip(&total).for_each(|(sum, &x)| *sum = *sum + x);
+        sum.iter_mut().zip(&total).for_each(|(sum, &x)| *sum += x);
         backend.write(gradient, 0, &sum)?;
     }
     Ok(())

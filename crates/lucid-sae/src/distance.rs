@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::batch::{MicroBatch, Sides};
 use crate::config::Config;
 use crate::params::{HostDictionary, Params};
-use crate::selection::{largest, replace};
+use crate::selection::{largest, store};
 
 /// Distances below this have the slope of this one: the root has none at 0.
 const NEAREST: f64 = 1e-6;
@@ -63,15 +63,7 @@ pub(crate) fn encode<B: Backend>(
                     largest(&all, k).into_iter().map(|latent| (latent, all[latent as usize])).collect()
                 })
                 .collect();
-            let (mut indices, mut values) = (vec![UNUSED; n * k], vec![B::Real::from_f64(0.0); n * k]);
-            for (token, entries) in chosen.iter().enumerate() {
-                for (slot, &(index, value)) in entries.iter().enumerate() {
-                    (indices[token * k + slot], values[token * k + slot]) = (index, value);
-                }
-            }
-            let codes = codes.of_mut(m);
-            codes.n = n;
-            replace(backend, codes, k, &indices, &values)?;
+            store(backend, codes.of_mut(m), k, &chosen)?;
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use lucid_kernels::{Backend, Block, CodeShape, Codes, Dictionary, KernelError, M
 use crate::batch::{MicroBatch, Sides};
 use crate::config::Config;
 use crate::params::Params;
-use crate::selection::{replace, wide_shape};
+use crate::selection::{store, wide_shape};
 
 /// Pre-activations just below their thresholds, and what the thresholds learn in a step.
 pub(crate) struct Jump<B: Backend> {
@@ -88,10 +88,11 @@ impl<B: Backend> Jump<B> {
                     under.push(near);
                 }
                 self.active.of_mut(m).1 += micro.tokens(m);
-                write(backend, codes, &above)?;
-                codes.shape = shape;
-                write(backend, below.of_mut(m), &under)?;
-                below.of_mut(m).shape = shape;
+                for (codes, lists) in [(codes, above), (below.of_mut(m), under)] {
+                    let slots = lists.iter().map(Vec::len).max().unwrap_or(0).max(1);
+                    store(backend, codes, slots, &lists)?;
+                    codes.shape = shape;
+                }
             }
             *self.d_log.of_mut(m) = vec![0.0; latents];
             *self.thresholds.of_mut(m) = thresholds;
@@ -183,18 +184,4 @@ fn shifted<B: Backend>(backend: &B, dictionary: &Dictionary<B>, shifts: &[f64]) 
 /// By falling value, ties to the lower latent.
 pub(crate) fn sort_falling<R: Real>(entries: &mut [(u32, R)]) {
     entries.sort_by(|a, b| b.1.widen().total_cmp(&a.1.widen()).then(a.0.cmp(&b.0)));
-}
-
-/// Replaces codes by lists of entries.
-fn write<B: Backend>(backend: &B, codes: &mut Codes<B>, lists: &[Vec<(u32, B::Real)>]) -> Result<(), KernelError> {
-    let slots = lists.iter().map(Vec::len).max().unwrap_or(0).max(1);
-    let (mut indices, mut values) =
-        (vec![UNUSED; lists.len() * slots], vec![B::Real::from_f64(0.0); lists.len() * slots]);
-    for (token, entries) in lists.iter().enumerate() {
-        for (slot, &(index, value)) in entries.iter().enumerate() {
-            (indices[token * slots + slot], values[token * slots + slot]) = (index, value);
-        }
-    }
-    codes.n = lists.len();
-    replace(backend, codes, slots, &indices, &values)
 }

@@ -12,12 +12,12 @@ use crate::config::{Activation, Config, Method};
 use crate::distance;
 use crate::error::SaeError;
 use crate::files::Disk;
-use crate::jump::sort_falling;
 use crate::model_folder;
 use crate::normalisation::{Normalisation, Variances};
 use crate::params::{HostDictionary, HostParams, Params};
 use crate::selection::wide_shape;
 use crate::step::{code_shape, transport_options};
+use crate::threshold::{above, above_learnt};
 
 /// Tokens whose activations and reconstructions exist at once.
 const CHUNK: usize = 4096;
@@ -411,40 +411,4 @@ impl Model {
         };
         Ok(DeviceCodes::upload(backend, shape, &indices, &values)?)
     }
-}
-
-/// Codes of what pre-activations exceed their thresholds by, turned into the pre-activations; by falling value.
-fn above_learnt(excess: Codes, log_threshold: &[f32]) -> Codes {
-    let mut codes = above(excess, 0.0);
-    let slots = codes.k_shared;
-    for (indices, values) in codes.indices.chunks_exact_mut(slots).zip(codes.values.chunks_exact_mut(slots)) {
-        let used = indices.iter().zip(&*values).filter(|(index, _)| **index != UNUSED);
-        let mut row: Vec<(u32, f32)> = used.map(|(&i, &x)| (i, x + log_threshold[i as usize].exp())).collect();
-        sort_falling(&mut row);
-        for (slot, (index, value)) in row.into_iter().enumerate() {
-            (indices[slot], values[slot]) = (index, value);
-        }
-    }
-    codes
-}
-
-/// Codes without the entries below `least`, in as many slots as the fullest token needs.
-fn above(codes: Codes, least: f32) -> Codes {
-    let width = codes.k_shared.max(1);
-    let kept = |values: &[f32]| values.iter().take_while(|value| **value > 0.0 && **value >= least).count();
-    let counts: Vec<usize> = codes.values.chunks_exact(width).map(kept).collect();
-    let slots = counts.iter().copied().max().unwrap_or(0).max(1);
-    let mut found = Codes {
-        indices: vec![UNUSED; codes.n * slots],
-        values: vec![0.0; codes.n * slots],
-        n: codes.n,
-        k_shared: slots,
-        k_private: 0,
-    };
-    for (token, &count) in counts.iter().enumerate() {
-        let (to, from) = (token * slots, token * width);
-        found.indices[to..to + count].copy_from_slice(&codes.indices[from..from + count]);
-        found.values[to..to + count].copy_from_slice(&codes.values[from..from + count]);
-    }
-    found
 }

@@ -91,7 +91,7 @@ pub(crate) fn batch_topk<B: Backend>(
 }
 
 /// Puts host arrays of `slots` a token into `codes`.
-pub(crate) fn replace<B: Backend>(
+fn replace<B: Backend>(
     backend: &B,
     codes: &mut Codes<B>,
     slots: usize,
@@ -102,6 +102,24 @@ pub(crate) fn replace<B: Backend>(
     codes.reserve(backend, n, slots)?;
     backend.write(&mut codes.indices, 0, indices)?;
     backend.write(&mut codes.values, 0, values)
+}
+
+/// Makes `codes` of a list of entries a token, `slots` slots each.
+pub(crate) fn store<B: Backend>(
+    backend: &B,
+    codes: &mut Codes<B>,
+    slots: usize,
+    lists: &[impl AsRef<[(u32, B::Real)]>],
+) -> Result<(), KernelError> {
+    let (mut indices, mut values) =
+        (vec![UNUSED; lists.len() * slots], vec![B::Real::from_f64(0.0); lists.len() * slots]);
+    for (token, entries) in lists.iter().enumerate() {
+        for (slot, &(index, value)) in entries.as_ref().iter().enumerate() {
+            (indices[token * slots + slot], values[token * slots + slot]) = (index, value);
+        }
+    }
+    codes.n = lists.len();
+    replace(backend, codes, slots, &indices, &values)
 }
 
 /// A dictionary's encoder on the host.
@@ -163,15 +181,8 @@ pub(crate) fn common<B: Backend>(
             })
             .collect();
         for (side, m) in Modality::ALL.into_iter().enumerate() {
-            let (mut indices, mut values) = (vec![UNUSED; n * k], vec![B::Real::from_f64(0.0); n * k]);
-            for (pair, rows) in chosen.iter().enumerate() {
-                for (slot, &(index, value)) in rows[side].iter().enumerate() {
-                    (indices[pair * k + slot], values[pair * k + slot]) = (index, value);
-                }
-            }
-            let codes = codes.of_mut(m);
-            codes.n = n;
-            replace(backend, codes, k, &indices, &values)?;
+            let lists: Vec<&[(u32, B::Real)]> = chosen.iter().map(|rows| rows[side].as_slice()).collect();
+            store(backend, codes.of_mut(m), k, &lists)?;
         }
     }
     Ok(())

@@ -9,9 +9,10 @@ use rayon::prelude::*;
 use super::groups::{self, Groups, Source};
 use super::parallel::{Disjoint, chunks};
 use super::product::{Matrices, Product, Vectors};
+use super::scratch::Spare;
 use super::simd::{axpy, dispatched, lanes, weighted_rows};
 use super::topk::Candidates;
-use super::{Cpu, InstructionSet, Spare};
+use super::{Cpu, InstructionSet};
 use crate::codes::{Block, CodeShape, Codes, Dictionary, Selection, UNUSED};
 
 /// Which rows of W_encᵀ compete for `k` slots.

@@ -15,15 +15,18 @@ mod loss;
 mod optimise;
 mod parallel;
 mod product;
+mod scratch;
 mod simd;
 mod sinkhorn;
 mod split_matrix;
 mod topk;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 pub use instruction_set::{InstructionSet, VARIABLE};
 pub use split_matrix::SplitMatrix;
+
+use scratch::Scratch;
 
 use crate::backend::{AdamW, Backend, Direction, Factor};
 use crate::codes::{Block, Codes, Dictionary};
@@ -87,50 +90,6 @@ impl Cpu {
     /// Runs `task` inside the backend's threads.
     fn run<R: Send>(&self, task: impl FnOnce() -> R + Send) -> R {
         self.pool.install(task)
-    }
-}
-
-/// Large buffers kept between calls, since fresh pages cost as much as filling them.
-#[derive(Debug, Default)]
-struct Scratch {
-    floats: Spare<f32>,
-    tiles: Spare<amx::Tile>,
-}
-
-impl Scratch {
-    fn take(&self, len: usize) -> Vec<f32> {
-        self.floats.take(len)
-    }
-
-    fn give(&self, buffer: Vec<f32>) {
-        self.floats.give(buffer);
-    }
-}
-
-/// Buffers of one type that are not in use.
-struct Spare<T>(Mutex<Vec<Vec<T>>>);
-
-impl<T> Default for Spare<T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<T> std::fmt::Debug for Spare<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Spare")
-    }
-}
-
-impl<T: bytemuck::Zeroable + Clone> Spare<T> {
-    /// A buffer of at least `len` values, contents unspecified.
-    fn take(&self, len: usize) -> Vec<T> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.filter(|buffer| buffer.len() >= len).unwrap_or_else(|| vec![T::zeroed(); len])
-    }
-
-    fn give(&self, buffer: Vec<T>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 }
 

@@ -60,7 +60,8 @@ describe('wrong usage exits with 2, code and hint on stderr', () => {
   test.each([
     [['trian'], 'E_USAGE', "did you mean 'train'?"],
     [['serve'], 'E_OPTION', 'expected the folder of a report'],
-    [['export'], 'E_USAGE', 'not part of this version'],
+    [['export', '--model', 'x'], 'E_OPTION', "needs the option 'out'"],
+    [['export', '--model', 'x', '--out', 'y', '--format', 'onnx'], 'E_OPTION', 'saelens'],
     [['train', '--dshared', '3'], 'E_USAGE', '--d-shared'],
     [['train', '--d-shared', 'many', '--activations', 'x', '--out', 'y'], 'E_USAGE', 'expected a number'],
     [['train', '--activations', 'x'], 'E_OPTION', "needs the option 'out'"],

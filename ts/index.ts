@@ -60,6 +60,7 @@ export {
   type Steering,
   type SteerOptions,
 } from './explore.js'
+export { type ExportedModel, type ExportOptions, exportModel } from './export.js'
 export { type ExtractionSummary, type ExtractOptions, extract } from './extract.js'
 export type { Figures, FiguresOptions } from './figures/index.js'
 export {

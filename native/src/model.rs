@@ -158,6 +158,12 @@ impl NativeModel {
         })
     }
 
+    /// Writes the model for SAELens; the folders of its autoencoders within `out`.
+    #[napi(catch_unwind)]
+    pub fn export_saelens(&self, out: String) -> Result<Vec<String>> {
+        Ok(lucid_sae::export::saelens(&self.model, out.as_ref()).map_err(Failure::from)?)
+    }
+
     /// Writes the model folder.
     #[napi(catch_unwind)]
     pub fn save(&self, path: String) -> Result<()> {

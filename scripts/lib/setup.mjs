@@ -35,13 +35,13 @@ export function cargoEnvironment() {
   const rustc = spawnSync('rustc', ['-vV'], { encoding: 'utf8' })
   if (rustc.error || rustc.status !== 0) {
     fail(
-      'Rust is missing: install it from https://rustup.rs (any stable from 1.88 on), open a new shell, and run this again.',
+      'Rust is missing: install it from https://rustup.rs (any stable from 1.89 on), open a new shell, and run this again.',
     )
   }
   const release = /^release: (\d+)\.(\d+)/m.exec(rustc.stdout)
-  if (release && Number(release[1]) === 1 && Number(release[2]) < 88) {
+  if (release && Number(release[1]) === 1 && Number(release[2]) < 89) {
     fail(
-      `Rust ${release[1]}.${release[2]} is too old: run 'rustup update stable' (1.88 or newer is needed) and try again.`,
+      `Rust ${release[1]}.${release[2]} is too old: run 'rustup update stable' (1.89 or newer is needed) and try again.`,
     )
   }
   const host = /^host: (.+)$/m.exec(rustc.stdout)?.[1]

@@ -12,6 +12,7 @@ import { interpret } from '../interpret.js'
 import { type TrainOptions, train } from '../train.js'
 import { addDoctor } from './doctor.js'
 import { addExplore } from './explore.js'
+import { addExport } from './export.js'
 import { addInfo } from './info.js'
 import { addMerge } from './merge.js'
 import {
@@ -53,6 +54,7 @@ export function addCommands(root: Command): void {
   addExtract(root)
   addImport(root)
   addMerge(root)
+  addExport(root)
   addTrain(root)
   addEvaluate(root)
   addInterpret(root)

@@ -13,9 +13,6 @@ export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const
 /** Errors that say the command was used wrongly. */
 const USAGE = new Set(['E_USAGE', 'E_OPTION', 'E_UNKNOWN_OPTION', 'E_TYPE'])
 
-/** Commands of a later version: known, so that nobody looks for a typing error. */
-const LATER = ['export']
-
 function program(): Command {
   const root = new Command('lucid-sae')
   root
@@ -50,12 +47,6 @@ function checkCommand(root: Command, argv: readonly string[]): void {
   if (name === undefined || name === 'help') return
   const known = root.commands.map((command) => command.name())
   if (known.includes(name)) return
-  if (LATER.includes(name)) {
-    throw new LucidError('E_USAGE', `the command '${name}' is not part of this version`, {
-      details: { option: 'command', found: name, expected: known },
-      hint: `commands of this version: ${known.join(', ')}`,
-    })
-  }
   const suggestion = nearest(name, known)
   throw new LucidError('E_USAGE', `unknown command '${name}'`, {
     details: { option: 'command', found: name, expected: known },

@@ -13,6 +13,7 @@ pub mod device;
 mod distance;
 pub mod error;
 pub mod events;
+pub mod export;
 pub mod files;
 pub mod handle;
 pub mod init;

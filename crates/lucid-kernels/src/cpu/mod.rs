@@ -1,8 +1,9 @@
 //! Fast CPU backend: f32, instruction set chosen at run time, threads whose number does not change a bit of the result.
 //!
 //! Neither dense codes nor the pre-activations of a batch ever exist: the encoder keeps one strip of one chunk of
-//! tokens at a time. Files: [`product`] and [`topk`] are the encoder's heart, [`groups`] turns decoders and
-//! scattered weight gradients into sums with one owner each, [`simd`] and [`parallel`] are what all kernels are built from.
+//! tokens at a time. Files: [`product`] (by vectors, or by the tiles of [`amx`]) and [`topk`] are the encoder's heart, [`groups`] turns
+//! decoders and scattered weight gradients into sums with one owner each, [`simd`] and [`parallel`] are what all kernels are built
+//! from. [`instruction_set`] says what the machine has.
 
 mod amx;
 mod barycenter;

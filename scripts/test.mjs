@@ -5,7 +5,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { count, rustTests, shimArguments, shimFilters, skips } from './lib/rust-tests.mjs'
+import { count, rustTests, shimArguments, shimFilters, skipLines, skips } from './lib/rust-tests.mjs'
 import { browser, run, setup } from './lib/setup.mjs'
 
 const env = await setup()
@@ -46,7 +46,7 @@ if (spawnSync('c++', ['--version']).status === 0) {
   count.skipped += 1
 }
 await jestTests()
-for (const skip of skips) process.stdout.write(`skipped: ${skip}\n`)
+for (const line of skipLines()) process.stdout.write(`${line}\n`)
 process.stdout.write(`tests took ${Math.round((Date.now() - started) / 1000)} s\n`)
 process.stdout.write(`${count.passed} passed, ${count.failed} failed, ${count.skipped} skipped\n`)
 process.exitCode = count.failed === 0 && count.passed > 0 ? 0 : 1

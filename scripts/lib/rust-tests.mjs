@@ -4,6 +4,22 @@ import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { root } from './setup.mjs'
 
+/** The lines that say what was skipped: tests that share a reason, such as an instruction set that is missing, in one. */
+export function skipLines() {
+  const byReason = new Map()
+  for (const skip of skips) {
+    const at = skip.indexOf(': ')
+    const [name, reason] = at < 0 ? [skip, ''] : [skip.slice(0, at), skip.slice(at + 2)]
+    byReason.set(reason, [...(byReason.get(reason) ?? []), name])
+  }
+  return [...byReason].flatMap(([reason, names]) => {
+    const end = reason === '' ? '' : `: ${reason}`
+    return names.length > 8 && reason !== ''
+      ? [`skipped: ${names.length} tests, ${names[0]} and others${end}`]
+      : names.map((name) => `skipped: ${name}${end}`)
+  })
+}
+
 /** What has been run so far: numbers of tests, and a line for each that was skipped. */
 export const count = { passed: 0, failed: 0, skipped: 0 }
 export const skips = []
@@ -16,7 +32,7 @@ export const shimArguments = [
   ...['--workspace', '--features', 'lucid-kernels/cuda-shim,lucid-sae/cuda-shim'],
   ...['--test', 'kernels', '--test', 'cuda', '--test', 'golden', '--test', 'step_laws', '--test', 'cuda_faults'],
 ]
-export const shimFilters = ['--skip', 'scalar_f', '--skip', 'cpu::', '--skip', '_scalar', '--skip', '_cpu']
+export const shimFilters = ['--skip', 'scalar_f', '--skip', '::cpu_', '--skip', '_scalar', '--skip', '_cpu']
 
 /**
  * Runs Rust tests: `cargo test <selection> -- <filters>`. A test that skips itself prints

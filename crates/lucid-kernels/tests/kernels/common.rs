@@ -14,23 +14,23 @@ macro_rules! on_every_backend {
             $(#[test] fn $name() { super::$name(&lucid_kernels::Scalar::<f32>::new()); })+
         }
         mod cpu_portable {
-            $(#[test] fn $name() { crate::common::on_cpu("portable", |cpu| super::$name(cpu)); })+
+            $(#[test] fn $name() { crate::common::on_cpu(module_path!(), stringify!($name), |cpu| super::$name(cpu)); })+
         }
         #[cfg(target_arch = "aarch64")]
         mod cpu_neon {
-            $(#[test] fn $name() { crate::common::on_cpu("neon", |cpu| super::$name(cpu)); })+
+            $(#[test] fn $name() { crate::common::on_cpu(module_path!(), stringify!($name), |cpu| super::$name(cpu)); })+
         }
         #[cfg(target_arch = "x86_64")]
         mod cpu_avx2 {
-            $(#[test] fn $name() { crate::common::on_cpu("avx2", |cpu| super::$name(cpu)); })+
+            $(#[test] fn $name() { crate::common::on_cpu(module_path!(), stringify!($name), |cpu| super::$name(cpu)); })+
         }
         #[cfg(target_arch = "x86_64")]
         mod cpu_avx512 {
-            $(#[test] fn $name() { crate::common::on_cpu("avx512", |cpu| super::$name(cpu)); })+
+            $(#[test] fn $name() { crate::common::on_cpu(module_path!(), stringify!($name), |cpu| super::$name(cpu)); })+
         }
         #[cfg(target_arch = "x86_64")]
         mod cpu_amx {
-            $(#[test] fn $name() { crate::common::on_cpu("amx", |cpu| super::$name(cpu)); })+
+            $(#[test] fn $name() { crate::common::on_cpu(module_path!(), stringify!($name), |cpu| super::$name(cpu)); })+
         }
         #[cfg(feature = "cuda-gpu")]
         mod cuda_gpu {
@@ -56,14 +56,16 @@ macro_rules! on_every_backend {
     };
 }
 
-/// Runs `test` on the CPU with the instruction set called `name`, or says that this machine does not have it.
-pub fn on_cpu(name: &str, test: impl FnOnce(&lucid_kernels::cpu::Cpu)) {
+/// Runs `test`, called `name`, on the CPU with the instruction set that its module `…::cpu_SET` is named after, or says that this machine
+/// does not have it.
+pub fn on_cpu(module: &str, name: &str, test: impl FnOnce(&lucid_kernels::cpu::Cpu)) {
     use lucid_kernels::cpu::{Cpu, InstructionSet};
 
-    let set = InstructionSet::ALL.into_iter().find(|set| set.name() == name).unwrap();
+    let (_, wanted) = module.rsplit_once("cpu_").unwrap();
+    let set = InstructionSet::ALL.into_iter().find(|set| set.name() == wanted).unwrap();
     match set.available() {
         true => test(&Cpu::with_instruction_set(Some(2), set).unwrap()),
-        false => println!("SKIPPED: this processor does not have {name}"),
+        false => println!("SKIPPED {module}::{name}: this processor does not have {wanted}"),
     }
 }
 

@@ -73,6 +73,7 @@ test('the public functions are those of the interface', () => {
       'evaluate',
       'examineBackbone',
       'explore',
+      'exportModel',
       'extract',
       'importActivations',
       'interpret',

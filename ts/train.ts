@@ -91,8 +91,8 @@ export function runRequest(options: Omit<TrainOptions, 'activations' | 'validati
 /**
  * Trains a model on a store of activations.
  *
- * The same options, seed, data and instruction set (`device().cpu.instructionSet`) give the same bits for any number of threads,
- * also when the run was interrupted and resumed. Cancelling or aborting finishes the step and writes a checkpoint, from which `resume: true` continues.
+ * The same options, seed and data give the same bits on processors of one kind (`device().cpu`), for any number of threads, also when the
+ * run was interrupted and resumed. Cancelling or aborting finishes the step and writes a checkpoint, from which `resume: true` continues.
  *
  * @example
  * ```ts

@@ -2,10 +2,11 @@
 
 use crate::error::KernelError;
 
-/// Restricts [`InstructionSet::best`] to the named set or a lesser one, so that machines of different kinds compute the same bits.
+/// Restricts [`InstructionSet::best`] to the named set or a lesser one.
 pub const VARIABLE: &str = "LUCID_CPU";
 
-/// Instruction sets that kernels are compiled for, slowest first. Results have the same bits on every machine that uses the same one.
+/// Instruction sets that kernels are compiled for, slowest first. Machines that have the same ones and use the same one compute the same
+/// bits; where they have different ones, the barycentres still differ, whose products (`gemm`) always take the widest vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InstructionSet {
     /// What every machine of this architecture has.

@@ -56,8 +56,9 @@ const KNOWN: &str = "siglip-base-patch16-224";
 const KNOWN_TEXTS: [&str; 2] = ["a photo of 2 cats", "a photo of 2 dogs"];
 const KNOWN_LOGITS: [f32; 2] = [-0.7567, -10.3354];
 const KNOWN_SIZE: (u32, u32) = (640, 480);
-/// transformers asks for 1e-3 with libjpeg's pixels; another JPEG decoder differs by up to 1/255 in a few of them.
-const KNOWN_TOLERANCE: f32 = 2e-2;
+/// transformers asks 1e-3 of itself, from the same pixels; states are equal to PyTorch's to 1e-5 of the largest, and logits are a
+/// hundred cosines.
+const KNOWN_TOLERANCE: f32 = 5e-3;
 /// Blocks of each tower that are computed a second time in f64: enough to meet every kind of step.
 const REFERENCE_BLOCKS: usize = 2;
 

@@ -2,6 +2,7 @@
 //! shows. `docs/backbones.md` lists what is done to each kind of picture.
 
 use crate::error::VlmError;
+use crate::jpeg;
 use crate::resize::{Filter, resize};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use lucid_data::ImageSource;
@@ -15,7 +16,7 @@ pub const MAX_FILE_BYTES: u64 = 512 << 20;
 /// Long side of a thumbnail in pixels.
 pub const THUMBNAIL_SIDE: u32 = 160;
 /// Memory a decoder may use beside its pixels: colour profiles, frames of its own, metadata.
-const DECODER_ROOM: u64 = 64 << 20;
+pub(crate) const DECODER_ROOM: u64 = 64 << 20;
 /// Bytes of a pixel in the widest form, RGBA of 16 bits.
 const WIDEST_PIXEL: u64 = 8;
 /// The formats that are read, as messages name them.
@@ -63,7 +64,7 @@ pub fn decode_image_within(source: &ImageSource, max_pixels: u64) -> Result<RgbI
     }
 }
 
-fn check_size(width: u32, height: u32, file: &str, max_pixels: u64) -> Result<(), VlmError> {
+pub(crate) fn check_size(width: u32, height: u32, file: &str, max_pixels: u64) -> Result<(), VlmError> {
     if width == 0 || height == 0 || u64::from(width) * u64::from(height) > max_pixels {
         return Err(bad(file, format!("{width} × {height} pixels, expected 1 to {max_pixels} in all")));
     }
@@ -78,8 +79,11 @@ fn decode(bytes: &[u8], file: &str, max_pixels: u64) -> Result<RgbImage, VlmErro
         _ => return Err(bad(file, format!("{}, expected {READ}", foreign(bytes)))),
     };
     // A decoder that breaks on a picture made to break it must not end the whole work.
-    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, file, max_pixels)))
-        .unwrap_or_else(|_| Err(bad(file, format!("the decoder of {format:?} broke on it"))))
+    catch_unwind(AssertUnwindSafe(|| match format {
+        Jpeg => jpeg::decode(bytes, file, max_pixels),
+        _ => decode_as(format, bytes, file, max_pixels),
+    }))
+    .unwrap_or_else(|_| Err(bad(file, format!("the decoder of {format:?} broke on it"))))
 }
 
 fn decode_as(format: ImageFormat, bytes: &[u8], file: &str, max_pixels: u64) -> Result<RgbImage, VlmError> {
@@ -95,9 +99,6 @@ fn decode_as(format: ImageFormat, bytes: &[u8], file: &str, max_pixels: u64) -> 
     let (width, height) = decoder.dimensions();
     check_size(width, height, file, max_pixels)?;
     decoder.set_limits(memory(u64::from(width) * u64::from(height))).map_err(failed)?;
-    if format == ImageFormat::Jpeg && is_cut_short(bytes) {
-        return Err(bad(file, "the JPEG is cut short (no end-of-image marker)"));
-    }
     Ok(rgb(DynamicImage::from_decoder(decoder).map_err(failed)?))
 }
 
@@ -143,26 +144,6 @@ fn foreign(bytes: &[u8]) -> &'static str {
         _ if start.starts_with("version https://git-lfs") => "a pointer of Git LFS (run `git lfs pull`)",
         _ => "no image that is known",
     }
-}
-
-/// The decoder fills what is missing from a truncated JPEG with grey and says nothing, so the segments are walked to the
-/// end-of-image marker. Inside entropy-coded data 0xFF is always followed by zero or a restart marker.
-fn is_cut_short(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&marker) = bytes.get(at + 1) {
-        at = match (bytes[at], marker) {
-            (0xFF, 0xD9) => return false,
-            // Entropy-coded data, and whatever stray bytes a decoder passes over.
-            (0xFF, 0x00 | 0x01 | 0xD0..=0xD8) => at + 2,
-            (0xFF, 0xFF) => at + 1,
-            (0xFF, _) => match bytes.get(at + 2..at + 4) {
-                Some(length) => at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2),
-                None => return true,
-            },
-            _ => at + 1,
-        };
-    }
-    true
 }
 
 /// A JPEG of the picture in its own aspect, long side at most [`THUMBNAIL_SIDE`], never enlarged.

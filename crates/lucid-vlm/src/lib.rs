@@ -16,6 +16,7 @@ pub mod extract;
 pub mod family;
 pub mod hook;
 pub mod hub;
+mod jpeg;
 mod lanes;
 mod mini;
 pub mod mini_training;

@@ -14,18 +14,6 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Difference(u8, f64);
 
-/// What a picture may differ by, as decoded and as squashed to 32 pixels. Without loss, and in WebP, nothing differs. JPEG leaves
-/// the rounding of the inverse transform to the decoder; where chroma is subsampled, the decoder here rounds twice on the way up and
-/// libjpeg once, which is the larger part of the difference.
-fn bounds(name: &str) -> [Difference; 2] {
-    match name {
-        "444.jpg" | "grey.jpg" | "rgb-space.jpg" | "cmyk.jpg" => [Difference(2, 0.02), Difference(2, 0.03)],
-        "422.jpg" => [Difference(3, 0.18), Difference(3, 0.21)],
-        "420.jpg" | "rotated.jpg" | "progressive.jpg" | "restart.jpg" => [Difference(4, 0.39), Difference(3, 0.44)],
-        _ => [Difference(0, 0.0); 2],
-    }
-}
-
 fn difference(image: &RgbImage, fixtures: &SafeTensors<'_>, name: &str) -> Difference {
     let expected = fixtures.tensor(name).unwrap();
     assert_eq!(expected.shape(), [image.height() as usize, image.width() as usize, 3], "{name}");
@@ -53,9 +41,7 @@ fn every_kind_of_picture_has_the_pixels_pillow_gives_it() {
         let squashed = Preprocessing::siglip(32).fitted(&image).unwrap();
         let squashed = difference(&squashed, &fixtures, &format!("{name}.32"));
         println!("{name:24} decoded {decoded:?} squashed {squashed:?}");
-        let within = |found: Difference, bound: Difference| found.0 <= bound.0 && found.1 <= bound.1;
-        let bounds = bounds(&name);
-        if !within(decoded, bounds[0]) || !within(squashed, bounds[1]) {
+        if [decoded, squashed].iter().any(|d| d.0 > 0) {
             wrong.push(name);
         }
     }

@@ -56,3 +56,24 @@ test('boxes that are none are refused, and so are those of images the store has 
     'E_UNKNOWN_OPTION',
   )
 })
+
+test('masks that come with boxes are measured beside them, and must fit the image', async () => {
+  // Runs down the columns: pixels 10 to 39 of the columns 10 to 49.
+  const columns = Array.from({ length: 39 }, () => [30, 82]).flat()
+  const counts = [112 * 10 + 10, ...columns, 30, 112 * 112 - (112 * 49 + 40)]
+  const mask = { size: [112, 112], counts } as const
+  const found = await withBoxes(() => [box(10, 10, 40, 30, { mask })])
+  const [boxed, masked] = [found.grounding?.code?.union, found.maskGrounding?.code?.union]
+  expect(masked?.controls.uniform.massAtObj).toBeCloseTo(1200 / 112 ** 2, 9)
+  expect(masked?.massAtObj).toBeCloseTo(boxed?.massAtObj ?? Number.NaN, 9)
+  // One box as the scene has one object, but not its box: the scene's mask is not this box's.
+  expect((await withBoxes(() => [box(10, 10, 40, 30)])).maskGrounding ?? {}).toEqual({})
+  for (const [bad, says] of [
+    [{ size: [2, 2], counts: [4] }, 'a mask of 2 × 2'],
+    [{ size: [112, 112], counts: [5] }, '5 pixels in all, expected 12544'],
+    [{ size: [112, 112], counts: '?!' }, 'COCO'],
+  ] as const) {
+    const error = await errorOf(() => withBoxes(() => [box(10, 10, 40, 30, { mask: bad })]))
+    expect([error.code, error.message]).toEqual([expect.stringMatching(/^E_/), expect.stringContaining(says)])
+  }
+})

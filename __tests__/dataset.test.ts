@@ -11,7 +11,7 @@ const work = temporary()
 describe('checkDataset', () => {
   test.each<[Dataset]>([
     [{ scenes: { pairs: 3 } }],
-    [{ coco: { images: 'a', captions: 'b', panoptic: 'c' } }],
+    [{ coco: { images: 'a', captions: 'b', panoptic: 'c', masks: true } }],
     [{ folder: 'photos' }],
     [{ folder: { images: 'photos', captions: 'c.csv' } }],
     [{ webdataset: 'shards/{000..331}.tar' }],
@@ -36,6 +36,7 @@ describe('checkDataset', () => {
     [{ coco: { images: 'a', captions: 'b', instance: 'c' } }, 'E_UNKNOWN_OPTION', "did you mean 'instances'?"],
     [{ coco: 'a' }, 'E_OPTION', 'images, captions'],
     [{ scenes: { pairs: '3' } }, 'E_OPTION', 'a number'],
+    [{ coco: { images: 'a', captions: 'b', masks: 'yes' } }, 'E_OPTION', 'true or false'],
     [{ webdataset: [] }, 'E_OPTION', 'a list of texts'],
     [{ webdataset: { urls: [] } }, 'E_OPTION', 'dataset.webdataset.urls'],
     [{ webdataset: 'a', caption: 'b' }, 'E_UNKNOWN_OPTION', 'caption'],
@@ -58,6 +59,10 @@ describe('flags', () => {
   test.each<[string, Dataset]>([
     ['scenes --pairs 3 --seed 4', { scenes: { pairs: 3, seed: 4 } }],
     ['coco --images a --captions b --panoptic c', { coco: { images: 'a', captions: 'b', panoptic: 'c' } }],
+    [
+      'coco --images a --captions b --instances c --masks',
+      { coco: { images: 'a', captions: 'b', instances: 'c', masks: true } },
+    ],
     ['webdataset --shards a/{0..3}.tar', { webdataset: { urls: ['a/{0..3}.tar'] } }],
     [
       'webdataset --shards a.tar b.tar --caption-field alt --image-extension jpg',

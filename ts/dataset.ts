@@ -24,6 +24,11 @@ export interface CocoDataset {
     instances?: string
     /** `panoptic_*.json`, for boxes of stuff, and of things where there are no instances. */
     panoptic?: string
+    /**
+     * Keep what the boxes enclose, pixel by pixel: polygons and runs of `instances`, and of `panoptic` the PNG files in the folder beside it
+     * that has its name. Grounding is then measured against them too. Default false.
+     */
+    masks?: boolean
   }
 }
 
@@ -110,7 +115,7 @@ type FieldType = 'text' | 'number' | 'texts' | 'flag' | 'textOrFlag'
 export const datasetForms: Readonly<Record<string, Form>> = {
   scenes: { fields: { pairs: 'number', seed: 'number', split: 'text', edits: 'flag' }, needed: ['pairs'] },
   coco: {
-    fields: { images: 'text', captions: 'text', instances: 'text', panoptic: 'text' },
+    fields: { images: 'text', captions: 'text', instances: 'text', panoptic: 'text', masks: 'flag' },
     needed: ['images', 'captions'],
   },
   folder: { text: true, fields: { images: 'text', captions: 'textOrFlag' }, needed: ['images'] },

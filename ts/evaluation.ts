@@ -188,7 +188,7 @@ export interface Evaluation {
   deltaLeak?: Partial<PerDirection<number>>
   /** Kind of heat map → target → score. */
   grounding?: Record<string, Record<string, Grounding>>
-  /** The same against the exact masks of what the boxes enclose, where those are known (scenes). */
+  /** The same against the exact masks of what the boxes enclose, where those are known (scenes; stores with masks). */
   maskGrounding?: Record<string, Record<string, Grounding>>
   maxfreq?: { t2i: number; i2t: number }
   sparsity?: Partial<PerModality<Sparsity>>

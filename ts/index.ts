@@ -136,6 +136,7 @@ export {
   openStore,
   type Pair,
   type PairInfo,
+  type PixelMask,
   type PrecisionError,
   type StoreMeta,
   type StorePrecision,

@@ -35,6 +35,15 @@ export interface Box {
   /** Byte span of the words in the first caption that name this box. */
   readonly phrase?: readonly [start: number, end: number]
   readonly crowd?: boolean
+  /** What the box encloses, of the size of the image. */
+  readonly mask?: PixelMask
+}
+
+/** Which pixels an object covers, in COCO's run-length form, as pycocotools reads and writes it. */
+export interface PixelMask {
+  readonly size: readonly [height: number, width: number]
+  /** Runs of pixels outside and inside in turn, down the columns from the left, in COCO's text; a list of runs is read too. */
+  readonly counts: string | readonly number[]
 }
 
 /** What a store knows about a pair besides its activations. */

@@ -23,10 +23,22 @@ const FILE: &str = "evaluation.json";
 
 /// Whether to ground, or boxes by key of the image in place of the store's.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "serde_json::Value")]
 enum Boxes {
     Use(bool),
     Given(BTreeMap<String, Vec<BoxAnnotation>>),
+}
+
+/// Not an untagged enum, which would not say what is wrong with a box.
+impl TryFrom<serde_json::Value> for Boxes {
+    type Error = serde_json::Error;
+
+    fn try_from(value: serde_json::Value) -> serde_json::Result<Self> {
+        match value {
+            serde_json::Value::Bool(used) => Ok(Self::Use(used)),
+            boxes => serde_json::from_value(boxes).map(Self::Given),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,17 +84,27 @@ impl WithBoxes {
                 ));
             }
         }
-        let infos = (0..store.pairs())
+        let infos: Vec<PairInfo> = (0..store.pairs())
             .map(|pair| {
                 let info = store.info(pair).clone();
                 let boxes = boxes.remove(&info.key).unwrap_or_default();
                 PairInfo { boxes, ..info }
             })
             .collect();
-        match boxes.keys().next() {
-            Some(key) => Err(Failure::option("boxes", format!("a list for '{key}'"), "keys of images in the store")),
-            None => Ok(Self { store, infos }),
+        if let Some(key) = boxes.keys().next() {
+            return Err(Failure::option("boxes", format!("a list for '{key}'"), "keys of images in the store"));
         }
+        for (info, b) in infos.iter().flat_map(|info| info.boxes.iter().map(move |b| (info, b))) {
+            if let Some(mask) = b.mask.as_ref().filter(|mask| info.size != Some(mask.size())) {
+                let ([width, height], key) = (mask.size(), &info.key);
+                let expected = match info.size {
+                    Some([width, height]) => format!("{width} × {height}, the image's size"),
+                    None => "no mask, since the store has no size for the image".into(),
+                };
+                return Err(Failure::option("boxes", format!("a mask of {width} × {height} for '{key}'"), expected));
+            }
+        }
+        Ok(Self { store, infos })
     }
 }
 

@@ -77,6 +77,7 @@ export function addDatasetOptions(command: Command): Command {
     .option('--no-captions', "folder: read none; a file's name stands for its caption (to interpret, not to train)")
     .option('--instances <file>', 'coco: instances, for boxes')
     .option('--panoptic <file>', 'coco: panoptic segments, for boxes of stuff')
+    .option('--masks', 'coco: what the boxes enclose too, from instances and the PNG files beside the panoptic file')
     .option(
       '--shards <patterns...>',
       "webdataset: tar shards, as 'shards/{000..331}.tar' or https:// and s3:// addresses",
@@ -96,7 +97,11 @@ const present = (fields: Fields): Fields =>
 /** The flags of each kind, those it needs first, and the data set they make. */
 const datasetFlags: Readonly<Record<string, { needs: string[]; takes: string[]; make: (flags: Fields) => Fields }>> = {
   scenes: { needs: ['pairs'], takes: ['seed', 'split', 'edits'], make: (flags) => ({ scenes: flags }) },
-  coco: { needs: ['images', 'captions'], takes: ['instances', 'panoptic'], make: (flags) => ({ coco: flags }) },
+  coco: {
+    needs: ['images', 'captions'],
+    takes: ['instances', 'panoptic', 'masks'],
+    make: (flags) => ({ coco: flags }),
+  },
   folder: { needs: ['images'], takes: ['captions'], make: (flags) => ({ folder: flags }) },
   webdataset: {
     needs: ['shards'],

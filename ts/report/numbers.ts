@@ -57,7 +57,8 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
       intervals?.[`r2.${modality}.joint`],
     )
   const phrase = grounding?.['plan-max']?.phrase
-  const mask = evaluation.maskGrounding?.['plan-max']?.phrase
+  const masked = evaluation.maskGrounding?.['plan-max']
+  const mask = masked?.phrase ?? masked?.union
   const union = grounding?.['plan-max']?.union
   const ground = phrase ?? union
   const kinds = Object.entries(truth?.kinds ?? {}).flatMap(([kind, recovery]) =>
@@ -121,7 +122,7 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
       intervals?.[`grounding.plan-max.${phrase ? 'phrase' : 'union'}.massAtObj`],
     ),
     ...row(
-      'heat on the object’s very pixels (phrases)',
+      `heat on the object’s very pixels (${masked?.phrase ? 'phrases' : 'all masks'})`,
       mask?.massAtObj,
       [
         ['uniform heat', mask?.controls.uniform.massAtObj],
@@ -129,7 +130,7 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
         ['best possible', mask?.controls.oracle.massAtObj],
       ],
       'The same against the exact masks of what the boxes enclose.',
-      intervals?.['maskGrounding.plan-max.phrase.massAtObj'],
+      intervals?.[`maskGrounding.plan-max.${masked?.phrase ? 'phrase' : 'union'}.massAtObj`],
     ),
     ...row(
       'the right picture first, of its caption',

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datasets::DatasetSpec;
 use crate::error::{DataError, Result};
+use crate::mask::PixelMask;
 
 /// Where the pixels of an image are.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +47,9 @@ pub struct BoxAnnotation {
     /// COCO's `iscrowd`: the box covers a crowd. Grounding leaves such boxes out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub crowd: bool,
+    /// What the box encloses, pixel by pixel, of the size of the image; where the source knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<PixelMask>,
 }
 
 /// One image with its captions.

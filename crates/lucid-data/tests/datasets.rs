@@ -107,7 +107,7 @@ fn small_coco(dir: &Path) -> DatasetSpec {
     let (c, i) = (dir.join("captions.json"), dir.join("instances.json"));
     fs::write(&c, captions.to_string()).unwrap();
     fs::write(&i, instances.to_string()).unwrap();
-    DatasetSpec::Coco(CocoSpec { images, captions: c, instances: Some(i), panoptic: None })
+    DatasetSpec::Coco(CocoSpec { images, captions: c, instances: Some(i), panoptic: None, masks: false })
 }
 
 #[test]
@@ -314,6 +314,7 @@ fn the_real_coco_photos_open() {
             captions: root.join(format!("annotations/captions_{split}.json")),
             instances: Some(root.join(format!("annotations/instances_{split}.json"))),
             panoptic: None,
+            masks: false,
         });
         let set = open_dataset(&spec).unwrap();
         assert_eq!(set.len(), pairs);

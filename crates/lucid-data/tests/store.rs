@@ -8,9 +8,9 @@ use std::path::Path;
 
 use common::{caption, options, pair, read_all, sample, store_in};
 use half::{bf16, f16};
-use lucid_data::BoxAnnotation;
 use lucid_data::progress::{Observer, Silent};
 use lucid_data::store::*;
+use lucid_data::{BoxAnnotation, PixelMask};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -44,7 +44,7 @@ fn drawn() -> impl Strategy<Value = Drawn> {
     });
     let patches = (1usize..5).prop_flat_map(move |n| proptest::collection::vec(value(), n * 4));
     let thumbnail = proptest::option::of(proptest::collection::vec(any::<u8>(), 1..20));
-    (patches, proptest::collection::vec(caption, 1..4), proptest::option::of(any::<[u32; 2]>()), boxes, thumbnail)
+    (patches, proptest::collection::vec(caption, 1..4), proptest::option::of([1u32..40, 1..40]), boxes, thumbnail)
         .prop_map(|(vision, captions, size, boxes, thumbnail)| Drawn {
             vision,
             captions,
@@ -57,8 +57,11 @@ fn drawn() -> impl Strategy<Value = Drawn> {
                     width: w,
                     height: w,
                     category: crowd.then(|| "cat \"é\"".into()),
-                    phrase: None,
                     crowd,
+                    mask: size
+                        .filter(|_| crowd)
+                        .and_then(|size| PixelMask::from_pixels(size, |x, y| f64::from(x + y) < w).ok()),
+                    ..Default::default()
                 })
                 .collect(),
             thumbnail,

@@ -12,7 +12,7 @@ use crate::evaluation::{Evaluation, Tokens};
 use crate::evaluation_totals::Totals;
 use crate::grounding::heat::HeatMap;
 use crate::grounding::mask::Mask;
-use crate::grounding::queries::{TargetMode, has_boxes};
+use crate::grounding::queries::{TargetMode, has_boxes, masks_of};
 use crate::grounding::{Matched, PairGrounding, ground_pair};
 use crate::metrics::cross::{Coded, PairCross, pair_cross};
 use crate::metrics::means::{Means, sums_of};
@@ -181,9 +181,12 @@ impl Measure<'_> {
             let ground = |masks: Option<&[Mask]>| {
                 ground_pair(source, pair, masks, &self.targets, &self.heatmaps, &matched, mismatched)
             };
-            // Boxes from elsewhere have no masks.
-            let masks = self.truth.and_then(|truth| truth.masks(pair));
-            let masks = masks.filter(|masks| masks.len() == source.info(pair).boxes.len());
+            let info = source.info(pair);
+            // The truth's masks are of its own boxes, not of boxes from elsewhere.
+            let own = |masks: &Vec<Mask>| {
+                masks.len() == info.boxes.len() && masks.iter().zip(&info.boxes).all(|(mask, b)| mask.fills(b))
+            };
+            let masks = masks_of(info).or_else(|| self.truth.and_then(|truth| truth.masks(pair)).filter(own));
             (ground(None), masks.map(|masks| ground(Some(&masks))).unwrap_or_default())
         } else {
             (PairGrounding::default(), PairGrounding::default())

@@ -6,6 +6,7 @@ mod common;
 use std::sync::Mutex;
 
 use common::{LinearCoder, Made, random_pairs, store};
+use lucid_data::PixelMask;
 use lucid_data::progress::{Observer, Silent};
 use lucid_data::store::AnnotatedSource;
 use lucid_interpret::{
@@ -168,6 +169,52 @@ fn plan_sum_is_flat_at_convergence_and_said_to_be() {
         assert!((sharp.score.mass_at_obj - sharp.controls.uniform.mass_at_obj).abs() > 1e-3, "{sharp:?}");
     }
     assert_eq!(*heard.0.lock().unwrap(), ["W_FLAT_MAP"]);
+}
+
+#[test]
+fn a_mask_that_fills_its_box_scores_as_the_box() {
+    let mut pairs = random_pairs(12, D, 6);
+    for (i, b) in pairs.iter_mut().flat_map(|pair| &mut pair.boxes).enumerate() {
+        (b.x, b.y, b.width, b.height) = (b.x.floor(), b.y.floor(), [20.0, 13.0][i % 2], 15.0);
+        let inside = |x: u32, y: u32| {
+            let (x, y) = (f64::from(x) - b.x, f64::from(y) - b.y);
+            (0.0..b.width).contains(&x) && (0.0..b.height).contains(&y)
+        };
+        b.mask = PixelMask::from_pixels([80, 60], inside).ok();
+    }
+    let measure = |pairs: &[Made]| run(&LinearCoder::axes(D), &store(D, pairs), &EvaluateOptions::default());
+    let evaluation = measure(&pairs);
+    assert_eq!(evaluation.grounding.keys().collect::<Vec<_>>(), evaluation.mask_grounding.keys().collect::<Vec<_>>());
+    for (map, targets) in &evaluation.grounding {
+        assert!(targets.len() == 5, "{map}");
+        for (target, boxed) in targets {
+            let masked = &evaluation.mask_grounding[map][target];
+            assert_eq!((masked.images, masked.queries), (boxed.images, boxed.queries));
+            for (mask, own) in [
+                (masked.score, boxed.score),
+                (masked.controls.uniform, boxed.controls.uniform),
+                (masked.controls.oracle, boxed.controls.oracle),
+            ] {
+                assert!((mask.mass_at_obj - own.mass_at_obj).abs() < 1e-12, "{map} {target}");
+                assert!(
+                    (mask.iou_at10 - own.iou_at10).abs() < 1e-12 && mask.point_at1 == own.point_at1,
+                    "{map} {target}"
+                );
+            }
+        }
+    }
+    // A smaller mask in the same box is a smaller target; a pair of which one box has no mask is not asked about masks.
+    for b in pairs.iter_mut().flat_map(|pair| &mut pair.boxes) {
+        b.mask = PixelMask::from_pixels([80, 60], |x, y| f64::from(x) == b.x + 7.0 && f64::from(y) == b.y + 7.0).ok();
+    }
+    pairs[3].boxes[1].mask = None;
+    let smaller = measure(&pairs);
+    let (boxed, masked) = (&smaller.grounding["plan-max"]["union"], &smaller.mask_grounding["plan-max"]["union"]);
+    assert_eq!((boxed.images, masked.images), (12, 11));
+    assert!(masked.controls.uniform.mass_at_obj < 0.01 && boxed.controls.uniform.mass_at_obj > 0.05);
+    let crowd = &mut pairs[3].boxes[1];
+    crowd.crowd = true;
+    assert_eq!(measure(&pairs).mask_grounding["plan-max"]["union"].images, 12);
 }
 
 #[test]

@@ -16,6 +16,7 @@ fn controls(folder: &Path, largest: bool) -> ([f64; 3], [f64; 3], [f64; 3], usiz
         captions: folder.join("annotations/captions_val2017.json"),
         instances: Some(folder.join("annotations/instances_val2017.json")),
         panoptic: None,
+        masks: false,
     });
     let dataset = open_dataset_with(&spec, OnBad::Skip).unwrap();
     let mut sums = [[0.0; 3]; 3];

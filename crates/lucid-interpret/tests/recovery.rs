@@ -163,7 +163,7 @@ fn scenes(pairs: u64, seed: u64) -> MemoryStore {
             let boxed = |o: &lucid_data::scenes::ObjectTruth| {
                 let [x, y, width, height] = o.bbox.map(f64::from);
                 let name = concept_of(ConceptKind::Shape, o.shape.index()).name;
-                BoxAnnotation { x, y, width, height, category: Some(name.into()), phrase: None, crowd: false }
+                BoxAnnotation { x, y, width, height, category: Some(name.into()), ..Default::default() }
             };
             Made {
                 key: format!("scene-{seed}-{index}"),

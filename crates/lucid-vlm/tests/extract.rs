@@ -285,6 +285,7 @@ fn the_embedded_backbone_extracts_photos() {
         captions: real.join("annotations/captions_train2017.json"),
         instances: Some(real.join("annotations/instances_train2017.json")),
         panoptic: None,
+        masks: false,
     });
     let folder = tempfile::tempdir().unwrap();
     let out: PathBuf = folder.path().join("acts");

@@ -7,7 +7,7 @@ use common::Given;
 use image::RgbImage;
 use lucid_data::progress::{Observer, Silent};
 use lucid_data::store::{ActivationSource, AnnotatedSource, Manifest, Precision, StoreReader};
-use lucid_data::{BoxAnnotation, ImageSource, OnBad, PairRecord};
+use lucid_data::{BoxAnnotation, ImageSource, OnBad, PairRecord, PixelMask};
 use lucid_vlm::{Backbone, CaptionPolicy, ExtractOptions, PartOf, compare_with_source, extract};
 use std::path::Path;
 use std::sync::Mutex;
@@ -277,7 +277,11 @@ fn a_cropping_backbone_keeps_what_it_sees() {
     std::fs::write(files.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     let backbone = Backbone::load(&files).unwrap();
     let image = RgbImage::from_fn(200, 100, |x, _| image::Rgb([x as u8, 0, 0]));
-    let b = |x: f64, width: f64| BoxAnnotation { x, y: 10.0, width, height: 50.0, ..BoxAnnotation::default() };
+    let b = |x: f64, width: f64| {
+        let inside = |px: u32, py: u32| f64::from(px) >= x && f64::from(px) < x + width && (10..60).contains(&py);
+        let mask = PixelMask::from_pixels([200, 100], inside).ok();
+        BoxAnnotation { x, y: 10.0, width, height: 50.0, mask, ..BoxAnnotation::default() }
+    };
     let given = Given(vec![PairRecord {
         key: "wide.png".into(),
         image: ImageSource::Rgb { width: 200, height: 100, data: image.into_raw() },
@@ -293,6 +297,13 @@ fn a_cropping_backbone_keeps_what_it_sees() {
     assert_eq!(info.size, Some([100, 100]));
     let found: Vec<[f64; 4]> = info.boxes.iter().map(|b| [b.x, b.y, b.width, b.height]).collect();
     assert_eq!(found, [[10.0, 10.0, 30.0, 50.0], [0.0, 10.0, 10.0, 50.0]]);
+    for b in &info.boxes {
+        let inside = |px: u32, py: u32| {
+            let (px, py) = (f64::from(px), f64::from(py));
+            px >= b.x && px < b.x + b.width && py >= b.y && py < b.y + b.height
+        };
+        assert_eq!(b.mask, PixelMask::from_pixels([100, 100], inside).ok());
+    }
     let small = image::load_from_memory(store.thumbnail(0).unwrap()).unwrap().into_rgb8();
     assert_eq!(small.dimensions(), (100, 100));
     assert!(small.get_pixel(0, 50)[0].abs_diff(50) < 8 && small.get_pixel(99, 50)[0].abs_diff(149) < 8);

@@ -90,7 +90,7 @@ fn boxes(truth: &SceneTruth) -> Vec<BoxAnnotation> {
                 height,
                 category: Some(concept_of(ConceptKind::Shape, o.shape.index()).name.to_string()),
                 phrase: phrase(i),
-                crowd: false,
+                ..Default::default()
             }
         })
         .collect()

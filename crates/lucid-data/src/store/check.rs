@@ -66,6 +66,13 @@ pub(super) fn check_pair(pair: &PairActivations, d_vision: usize, d_text: usize,
                 "finite numbers, width and height above 0",
             ));
         }
+        if let Some(mask) = b.mask.as_ref().filter(|mask| pair.size != Some(mask.size())) {
+            return Err(DataError::shape(
+                format!("pair {key:?}: the mask of a box"),
+                format!("{:?} pixels", mask.size()),
+                format!("the image's size, {:?}", pair.size),
+            ));
+        }
     }
     Ok(())
 }

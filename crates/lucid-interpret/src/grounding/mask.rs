@@ -1,5 +1,7 @@
 //! Masks on the patch grid: what an object covers exactly, where that is known.
 
+use lucid_data::BoxAnnotation;
+
 /// The pixels of an object, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mask {
@@ -26,6 +28,19 @@ impl Mask {
     #[must_use]
     pub fn area(&self) -> f64 {
         self.pixels.iter().filter(|&&inside| inside).count() as f64
+    }
+
+    /// Whether a box is the smallest around the mask.
+    #[must_use]
+    pub fn fills(&self, b: &BoxAnnotation) -> bool {
+        let inside = (0..self.pixels.len()).filter(|&at| self.pixels[at]).map(|at| [at % self.width, at / self.width]);
+        let edges = inside.fold(None, |edges: Option<[usize; 4]>, [x, y]| {
+            let [left, top, right, bottom] = edges.unwrap_or([x, y, x, y]);
+            Some([left.min(x), top.min(y), right.max(x), bottom.max(y)])
+        });
+        edges.is_some_and(|[left, top, right, bottom]| {
+            [left, top, right + 1 - left, bottom + 1 - top].map(|v| v as f64) == [b.x, b.y, b.width, b.height]
+        })
     }
 
     /// The pixels of any of some masks of the same size.

@@ -101,6 +101,17 @@ impl Region<'_> {
     }
 }
 
+/// The masks of a pair's boxes, one each, where every box that counts has one; a crowd's is empty where it has none.
+#[must_use]
+pub fn masks_of(info: &PairInfo) -> Option<Vec<Mask>> {
+    let [width, height] = info.size.map(|size| size.map(|side| side as usize)).filter(|size| size[0] > 0)?;
+    let mask = |b: &BoxAnnotation| match &b.mask {
+        Some(mask) => Some(Mask::new(width, mask.pixels())),
+        None => b.crowd.then(|| Mask::new(width, vec![false; width * height])),
+    };
+    info.boxes.iter().map(mask).collect()
+}
+
 /// Whether grounding can be measured on a pair: it has a usable box.
 #[must_use]
 pub fn has_boxes(info: &PairInfo) -> bool {
@@ -195,6 +206,7 @@ mod tests {
             category: Some(category.into()),
             phrase,
             crowd,
+            mask: None,
         };
         PairInfo {
             key: "a".into(),

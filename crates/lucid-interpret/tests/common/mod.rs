@@ -191,7 +191,7 @@ pub fn random_pairs(n: usize, d: usize, seed: u64) -> Vec<Made> {
                 height: f64::from(30.0 + 25.0 * numbers.next()),
                 category: Some(category.into()),
                 phrase,
-                crowd: false,
+                ..Default::default()
             };
             Made {
                 key: format!("pair-{i}"),

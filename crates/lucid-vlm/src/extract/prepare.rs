@@ -82,14 +82,12 @@ pub(super) fn prepare(
     }
     let rejected = |key: String, error| Rejected { key, error, fatal: false };
     let pair = match seen {
-        Ok(Seen { image, view: [x, y, width, height], thumbnail }) => Ok(Prepared {
-            key,
-            image,
-            size: [(width.round() as u32).max(1), (height.round() as u32).max(1)],
-            thumbnail,
-            captions,
-            boxes: record.boxes.into_iter().filter_map(|b| within(b, x, y, width, height)).collect(),
-        }),
+        Ok(seen) => match boxes(record.boxes, &seen) {
+            Ok(boxes) => {
+                Ok(Prepared { key, size: seen.size(), image: seen.image, thumbnail: seen.thumbnail, captions, boxes })
+            }
+            Err(reason) => Err(rejected(key.clone(), VlmError::Image { file: key, reason })),
+        },
         // Pictures from memory have no name of their own.
         Err(VlmError::Image { file, reason }) if file.starts_with('<') => {
             Err(rejected(key.clone(), VlmError::Image { file: key, reason }))
@@ -99,11 +97,27 @@ pub(super) fn prepare(
     Outcome { pair, dropped }
 }
 
-/// A picture as the model sees it: the rectangle of the original, x, y, width, height.
+/// A picture as the model sees it.
 struct Seen {
     image: RgbImage,
+    /// Width and height of the original.
+    original: [u32; 2],
+    /// The rectangle of the original that is seen: x, y, width, height.
     view: [f64; 4],
     thumbnail: Option<Vec<u8>>,
+}
+
+impl Seen {
+    /// Width and height of what is seen, in whole pixels of the original.
+    fn size(&self) -> [u32; 2] {
+        [self.view[2], self.view[3]].map(|side| (side.round() as u32).max(1))
+    }
+
+    /// The top left pixel of what is seen.
+    fn corner(&self) -> [u32; 2] {
+        let size = self.size();
+        std::array::from_fn(|i| (self.view[i].round() as u32).min(self.original[i].saturating_sub(size[i])))
+    }
 }
 
 /// Where a processor crops, what is kept — the small picture, the size, the boxes — is of the part that the model sees, so that a
@@ -122,7 +136,24 @@ fn picture(backbone: &Backbone, source: &ImageSource, options: &ExtractOptions) 
         let part = image::imageops::crop_imm(&image, x, y, w.clamp(1, width - x), h.clamp(1, height - y));
         Some(thumbnail(&part.to_image())?)
     };
-    Ok(Seen { image: processor.fitted(&image)?, view, thumbnail: small })
+    Ok(Seen { image: processor.fitted(&image)?, original: [width, height], view, thumbnail: small })
+}
+
+/// The boxes, and their masks, of what is seen; or what is wrong with a mask.
+fn boxes(all: Vec<BoxAnnotation>, seen: &Seen) -> Result<Vec<BoxAnnotation>, String> {
+    let [x, y, width, height] = seen.view;
+    let mut kept = Vec::with_capacity(all.len());
+    for mut b in all {
+        if let Some(mask) = b.mask.take() {
+            if mask.size() != seen.original {
+                let [[w, h], [of_w, of_h]] = [mask.size(), seen.original];
+                return Err(format!("the mask of a box has {w} × {h} pixels, the image {of_w} × {of_h}"));
+            }
+            b.mask = if seen.size() == seen.original { Some(mask) } else { mask.crop(seen.corner(), seen.size()) };
+        }
+        kept.extend(within(b, x, y, width, height));
+    }
+    Ok(kept)
 }
 
 /// A box in the pixels of a view that begins at x, y; `None` where it lies outside.

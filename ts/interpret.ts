@@ -42,8 +42,9 @@ export interface InterpretOptions {
   /** Default 0.95. */
   quantile?: number
   /**
-   * Share of false hits to tolerate, in place of the quantile: the threshold then lies where images of chance, in which every latent fires
-   * where it will, give at most this share of the peak scores above it.
+   * Share of hits that may be chance, in place of the quantile: the threshold then lies where images of chance, in which every latent fires
+   * where it will, give at most this share of the peak scores above it. A hit that is not chance may still name what is not there
+   * (docs/concepts.md).
    */
   fdr?: number
   /** Hits a latent needs for a label. Default 5. */

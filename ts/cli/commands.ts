@@ -210,7 +210,7 @@ function addInterpret(root: Command): void {
     .option('--out <folder>', 'folder of the atlas')
     .option('--threshold <score>', 'confidence a hit must exceed', toNumber)
     .option('--quantile <share>', 'quantile of the peak scores that is the threshold', toNumber)
-    .option('--fdr <share>', 'share of false hits to tolerate, in place of the quantile', toNumber)
+    .option('--fdr <share>', 'share of hits that may be chance, in place of the quantile', toNumber)
     .option('--min-hits <count>', 'hits a latent needs for a label', toInteger)
     .option('--no-idf', 'do not weight latents by rarity')
     .option('--cluster-cosine <cosine>', 'cosine within a cluster of concepts', toNumber)

@@ -151,6 +151,7 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
         ['separate autoencoders', baseline?.structure?.bridge?.mean],
       ],
       'Cosine over pairs of a latent’s activations in picture and caption; 1 where it fires alike in both.',
+      intervals?.['structure.bridge.mean'],
     ),
     ...row(
       'monosemanticity, mean over latents',
@@ -160,12 +161,14 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
         ['separate autoencoders', baseline?.structure?.monosemanticity?.mean],
       ],
       'How alike the pictures are that fire a latent.',
+      intervals?.['structure.monosemanticity.mean'],
     ),
     ...row(
       'largest firing frequency, tokens',
       evaluation.maxfreq?.t2i,
       [['patches', evaluation.maxfreq?.i2t]],
       'How often the busiest shared latent fires; near 1 means that one latent has swallowed the rest.',
+      intervals?.['maxfreq.t2i'],
     ),
   ]
 }

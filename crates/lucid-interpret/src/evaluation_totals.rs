@@ -12,6 +12,7 @@ use crate::grounding::queries::TargetMode;
 use crate::metrics::activity::Activity;
 use crate::metrics::bootstrap::{Bootstrap, Form};
 use crate::metrics::cross::CrossErrors;
+use crate::metrics::latent_intervals::Frequencies;
 use crate::metrics::reconstruction::Errors;
 use crate::metrics::structure::{PairScores, Pool};
 use crate::recovery::RecoveryTotal;
@@ -34,6 +35,8 @@ pub(crate) struct Totals {
     recovery: Option<RecoveryTotal>,
     pool: Pool,
     bootstrap: Bootstrap,
+    vision_frequencies: Frequencies,
+    text_frequencies: Frequencies,
 }
 
 impl Totals {
@@ -52,6 +55,8 @@ impl Totals {
             recovery: truth.map(|truth| RecoveryTotal::new(truth, coder)),
             pool: Pool::default(),
             bootstrap: Bootstrap::new(options.bootstrap, options.seed),
+            vision_frequencies: Frequencies::new(options.bootstrap, coder.d_shared()),
+            text_frequencies: Frequencies::new(options.bootstrap, coder.d_shared()),
         }
     }
 
@@ -75,6 +80,8 @@ impl Totals {
     /// A pair's part of the confidence intervals.
     fn resample(&mut self, pair: &PairResult) {
         let weights = self.bootstrap.weights(&pair.key);
+        self.vision_frequencies.add(&weights, &pair.vision);
+        self.text_frequencies.add(&weights, &pair.text);
         let mut add = |path: &str, form: Form, a: f64, b: f64| self.bootstrap.add(&weights, path, form, a, b);
         let sides = [
             ("vision", &pair.vision_errors, &pair.vision, "t2v", &pair.t2v),
@@ -155,6 +162,16 @@ impl Totals {
         if maxfreq.is_none() {
             skip("maxfreq", "the model has no shared latents");
             skip("sparsity", "the model has no shared latents");
+        } else {
+            for (way, frequencies) in [("t2i", &self.text_frequencies), ("i2t", &self.vision_frequencies)] {
+                let path = format!("maxfreq.{way}");
+                match frequencies.largest() {
+                    Some(values) => self.bootstrap.insert(&path, values),
+                    None => {
+                        skip(&format!("intervals.{path}"), "more than 64 million counters: fewer resamples would do")
+                    }
+                }
+            }
         }
         if !measure.grounding {
             skip(
@@ -174,8 +191,14 @@ impl Totals {
             }
         }
         let truth = self.recovery.as_ref().map(|recovery| recovery.finish(&mut skipped));
-        let (structure, latents) = match std::mem::take(&mut self.pool).finish(measure.coder.d_shared()) {
+        let mut pool = std::mem::take(&mut self.pool);
+        let (structure, latents) = match pool.finish(measure.coder.d_shared()) {
             Some((structure, latents, pairs)) => {
+                let [bridge, jaccard] = pool.resampled(&self.bootstrap, measure.coder.d_shared());
+                self.bootstrap.insert("structure.bridge.mean", bridge);
+                self.bootstrap.insert("structure.jaccard.mean", jaccard);
+                let alike = pool.resampled_monosemanticity(&self.bootstrap, measure.coder.d_shared());
+                self.bootstrap.insert("structure.monosemanticity.mean", alike);
                 for PairScores { key, query, support } in &pairs {
                     let weights = self.bootstrap.weights(key);
                     for (way, hits) in [("t2i", query.t2i), ("i2t", query.i2t)] {

@@ -6,6 +6,7 @@
 #![allow(missing_docs)]
 
 mod data;
+mod discovery;
 mod measure;
 
 use std::collections::BTreeMap;

@@ -14,6 +14,7 @@ use lucid_sae::{Config, Model, Preset, TrainOptions, Unobserved, train};
 use serde_json::{Value, json};
 
 use crate::data::{Data, Result};
+use crate::discovery::discovery;
 
 /// Numbers by name, in the order of the table.
 pub type Numbers = BTreeMap<String, f64>;
@@ -73,6 +74,7 @@ pub fn measure(data: &Data, preset: Preset, overrides: &Value, seed: u64, quanti
         numbers.insert("labels.right".into(), named.right as f64 / named.labels.max(1) as f64);
         numbers.insert("labels.concepts".into(), named.concepts.len() as f64);
     }
+    numbers.extend(discovery(&model, data)?);
     Ok(numbers)
 }
 

@@ -3,7 +3,8 @@
 //! Each latent fires on a patch with the probability with which it fires on all patches, and as strongly as it does there: the codes of
 //! all images with each latent shuffled over images and patches on its own. What remains of a concept's score is what its
 //! latents give when they meet by accident; what is gone is that they fire together where the concept is. A concept of
-//! one latent scores as before, so no threshold tells its hits from chance.
+//! one latent scores as before, so no threshold tells its hits from chance. Nor is chance all that misleads: latents that stand for something else
+//! meet for a reason, and their hits are false all the same (docs/concepts.md has measured it).
 
 use super::matching::ImageIndex;
 use crate::coder::SparseCodes;

@@ -17,7 +17,7 @@ pub struct InterpretOptions {
     pub threshold: Option<f64>,
     /// Quantile of all positive peak scores that is the threshold. Default 0.95.
     pub quantile: f64,
-    /// Share of false hits to tolerate, in place of the quantile: the threshold then lies where chance gives at most this share of the peak
+    /// Share of hits that may be chance, in place of the quantile: the threshold then lies where chance gives at most this share of the peak
     /// scores above it ([`crate::algorithm1::null`]). Default none.
     pub fdr: Option<f64>,
     /// Hits a latent needs for a label. Default 5.

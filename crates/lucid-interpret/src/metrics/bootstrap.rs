@@ -21,6 +21,16 @@ pub(crate) enum Form {
 pub(crate) struct Weights(Vec<u8>);
 
 impl Weights {
+    #[cfg(test)]
+    pub(crate) fn new(counts: Vec<u8>) -> Self {
+        Self(counts)
+    }
+
+    /// How often it counts in every resample.
+    pub(crate) fn all(&self) -> &[u8] {
+        &self.0
+    }
+
     /// How often it counts in one resample.
     pub(crate) fn of(&self, resample: usize) -> u8 {
         self.0.get(resample).copied().unwrap_or(0)
@@ -43,6 +53,7 @@ pub(crate) struct Bootstrap {
     resamples: usize,
     seed: u64,
     sums: BTreeMap<String, (Form, Vec<[f64; 2]>)>,
+    values: BTreeMap<String, Vec<f64>>,
 }
 
 /// SplitMix64's finaliser.
@@ -65,7 +76,16 @@ fn poisson(uniform: f64) -> u8 {
 
 impl Bootstrap {
     pub(crate) fn new(resamples: usize, seed: u64) -> Self {
-        Self { resamples, seed, sums: BTreeMap::new() }
+        Self { resamples, seed, ..Self::default() }
+    }
+
+    /// Takes the values of a number in every resample that has one.
+    pub(crate) fn insert(&mut self, path: &str, values: Vec<f64>) {
+        self.values.insert(path.to_owned(), values);
+    }
+
+    pub(crate) const fn resamples(&self) -> usize {
+        self.resamples
     }
 
     /// The weights of what `key` names.
@@ -113,7 +133,8 @@ impl Bootstrap {
             let values = sums.iter().filter(|sum| sum[1] > 0.0).map(value).collect();
             Some((path.clone(), interval_of(values)?))
         };
-        self.sums.iter().filter_map(interval).collect()
+        let given = self.values.iter().filter_map(|(path, values)| Some((path.clone(), interval_of(values.clone())?)));
+        self.sums.iter().filter_map(interval).chain(given).collect()
     }
 }
 

@@ -6,6 +6,7 @@
 pub(crate) mod activity;
 pub(crate) mod bootstrap;
 pub(crate) mod cross;
+pub(crate) mod latent_intervals;
 pub(crate) mod means;
 pub(crate) mod reconstruction;
 pub(crate) mod retrieval;

@@ -9,6 +9,8 @@ use lucid_kernels::Modality;
 use crate::coder::SparseCodes;
 use crate::evaluation::{LatentScore, LatentSummary, Structure, SupportOverlap};
 
+use super::bootstrap::Bootstrap;
+use super::latent_intervals::bridges;
 use super::retrieval::{Query, retrieval};
 
 /// Pairs that are compared with each other at most: those of the smallest hashes of their keys.
@@ -93,7 +95,7 @@ impl Pool {
     }
 
     /// Everything, and what each pair adds to the means; nothing with fewer than two pairs.
-    pub(crate) fn finish(mut self, d_shared: usize) -> Option<(Structure, Vec<LatentScore>, Vec<PairScores>)> {
+    pub(crate) fn finish(&mut self, d_shared: usize) -> Option<(Structure, Vec<LatentScore>, Vec<PairScores>)> {
         self.trim();
         if self.pairs.len() < 2 || d_shared == 0 {
             return None;
@@ -114,6 +116,13 @@ impl Pool {
         let scores = self.pairs.iter().zip(queries).zip(&supports);
         let scores = scores.map(|((pair, query), of)| PairScores { key: pair.key.clone(), query, support: of[0] });
         Some((structure, latents.own, scores.collect()))
+    }
+
+    /// The mean bridge score and the mean Jaccard in every resample.
+    pub(crate) fn resampled(&self, bootstrap: &Bootstrap, d_shared: usize) -> [Vec<f64>; 2] {
+        let weighted = |pair: &PooledPair| bootstrap.weights(&pair.key);
+        let pairs: Vec<_> = self.pairs.iter().map(|pair| (weighted(pair), &*pair.vision, &*pair.text)).collect();
+        bridges(&pairs, d_shared, bootstrap.resamples())
     }
 
     /// The pair whose half stands in for the right one: one cycle.
@@ -177,13 +186,78 @@ impl Pool {
     /// the images): (‖Σ aᵢeᵢ‖² − Σ aᵢ²) / ((Σ aᵢ)² − Σ aᵢ²), e the centred mean state of an image's patches, of norm 1. An image whose
     /// mean state is that of all images has no direction, and is left out.
     fn monosemanticity(&self, d_shared: usize, shuffled: bool) -> Vec<Option<f64>> {
-        let n = self.pairs.len();
-        let d = self.pairs[0].state.len();
+        Alike::new(self, d_shared, shuffled).latents.iter().map(AlikeSums::score).collect()
+    }
+
+    /// The mean monosemanticity in every resample, to first order in the weights of images: a resample counts an image twice, and an image is
+    /// like itself, which would raise every score.
+    pub(crate) fn resampled_monosemanticity(&self, bootstrap: &Bootstrap, d_shared: usize) -> Vec<f64> {
+        let alike = Alike::new(self, d_shared, false);
+        let scores: Vec<Option<f64>> = alike.latents.iter().map(AlikeSums::score).collect();
+        let known: Vec<f64> = scores.iter().flatten().copied().collect();
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let mut values = vec![known.iter().sum::<f64>() / known.len() as f64; bootstrap.resamples()];
+        for (pair, e) in self.pairs.iter().zip(&alike.directions) {
+            let Some(e) = e else { continue };
+            let change: f64 = alike
+                .activations(pair)
+                .filter_map(|(latent, a)| Some(alike.latents[latent].change(a, e, scores[latent]?)))
+                .sum();
+            let weights = bootstrap.weights(&pair.key);
+            let change = change / known.len() as f64;
+            values.iter_mut().zip(weights.all()).for_each(|(value, &w)| *value += (f64::from(w) - 1.0) * change);
+        }
+        values
+    }
+}
+
+/// What monosemanticity is computed of.
+struct Alike {
+    /// Direction of every image's state from the mean; `None` where it has none.
+    directions: Vec<Option<Vec<f64>>>,
+    /// Activation of each latent that is scaled to 0: the least, where it fires on every image, else 0.
+    least: Vec<f64>,
+    latents: Vec<AlikeSums>,
+}
+
+/// Of one latent Σ a, Σ a² and Σ a e over images.
+#[derive(Clone, Default)]
+struct AlikeSums {
+    sum: f64,
+    square: f64,
+    vector: Vec<f64>,
+}
+
+impl AlikeSums {
+    /// (Σ a)² − Σ a²: the weights of all pairs of images. `None` with fewer than two images: there is no pair to compare.
+    fn pairs(&self) -> Option<f64> {
+        let pairs = self.sum * self.sum - self.square;
+        (pairs > 1e-12 * self.sum * self.sum).then_some(pairs)
+    }
+
+    fn score(&self) -> Option<f64> {
+        Some((self.vector.iter().map(|x| x * x).sum::<f64>() - self.square) / self.pairs()?)
+    }
+
+    /// Derivative of the score by the weight of an image with activation `a` and direction `e`.
+    fn change(&self, a: f64, e: &[f64], score: f64) -> f64 {
+        let along: f64 = self.vector.iter().zip(e).map(|(x, y)| x * y).sum();
+        self.pairs().map_or(0.0, |pairs| 2.0 * a * ((along - a) - score * (self.sum - a)) / pairs)
+    }
+}
+
+impl Alike {
+    /// With `shuffled`, every image has the direction of another.
+    fn new(pool: &Pool, d_shared: usize, shuffled: bool) -> Self {
+        let n = pool.pairs.len();
+        let d = pool.pairs[0].state.len();
         let mut mean = vec![0.0; d];
-        for pair in &self.pairs {
+        for pair in &pool.pairs {
             mean.iter_mut().zip(&pair.state).for_each(|(sum, &h)| *sum += f64::from(h) / n as f64);
         }
-        let embedding = |pair: &PooledPair| {
+        let direction = |pair: &PooledPair| {
             let mut e: Vec<f64> = pair.state.iter().zip(&mean).map(|(&h, m)| f64::from(h) - m).collect();
             let norm = e.iter().map(|x| x * x).sum::<f64>().sqrt();
             // States are f32: a smaller difference is rounding.
@@ -193,35 +267,33 @@ impl Pool {
                 e
             })
         };
-        // Least activation of each latent: 0 unless it fires on every image.
+        let of = |(at, pair): (usize, &PooledPair)| direction(if shuffled { pool.other(at) } else { pair });
+        let directions: Vec<_> = pool.pairs.iter().enumerate().map(of).collect();
         let mut least = vec![(f64::INFINITY, 0_usize); d_shared];
-        for pair in &self.pairs {
+        for pair in &pool.pairs {
             for &(latent, value) in &pair.vision {
                 let (low, count) = &mut least[latent as usize];
                 (*low, *count) = (low.min(f64::from(value)), *count + 1);
             }
         }
-        let mut sums = vec![(0.0, 0.0); d_shared];
-        let mut vectors: Vec<Vec<f64>> = vec![Vec::new(); d_shared];
-        for (at, pair) in self.pairs.iter().enumerate() {
-            let Some(e) = embedding(if shuffled { self.other(at) } else { pair }) else { continue };
-            for &(latent, value) in &pair.vision {
-                let at = latent as usize;
-                let (low, count) = least[at];
-                let a = f64::from(value) - if count == n { low } else { 0.0 };
-                if vectors[at].is_empty() {
-                    vectors[at] = vec![0.0; d];
-                }
-                vectors[at].iter_mut().zip(&e).for_each(|(sum, x)| *sum += a * x);
-                sums[at] = (sums[at].0 + a, sums[at].1 + a * a);
+        let least = least.into_iter().map(|(low, count)| if count == n { low } else { 0.0 }).collect();
+        let mut alike = Self { directions: Vec::new(), least, latents: vec![AlikeSums::default(); d_shared] };
+        for (pair, e) in pool.pairs.iter().zip(&directions) {
+            let Some(e) = e else { continue };
+            for (latent, a) in alike.activations(pair).collect::<Vec<_>>() {
+                let sums = &mut alike.latents[latent];
+                sums.vector.resize(d, 0.0);
+                sums.vector.iter_mut().zip(e).for_each(|(sum, x)| *sum += a * x);
+                (sums.sum, sums.square) = (sums.sum + a, sums.square + a * a);
             }
         }
-        let score = |((sum, square), vector): (&(f64, f64), &Vec<f64>)| {
-            let pairs = sum * sum - square;
-            // Fewer than two images: there is no pair to compare.
-            (pairs > 1e-12 * sum * sum).then(|| (vector.iter().map(|x| x * x).sum::<f64>() - square) / pairs)
-        };
-        sums.iter().zip(&vectors).map(score).collect()
+        Self { directions, ..alike }
+    }
+
+    /// What an image fires, scaled.
+    fn activations<'a>(&'a self, pair: &'a PooledPair) -> impl Iterator<Item = (usize, f64)> + 'a {
+        let scaled = |&(latent, value): &(u32, f32)| (latent as usize, f64::from(value) - self.least[latent as usize]);
+        pair.vision.iter().map(scaled)
     }
 }
 
@@ -371,6 +443,33 @@ mod tests {
                 sum += w * (e[0] * f[0] + e[1] * f[1]);
                 weights += w;
             }
+        }
+        let bootstrap = Bootstrap::new(400, 3);
+        let resampled = pool.resampled_monosemanticity(&bootstrap, 8);
+        let expected = |resample: usize| {
+            // The derivative by differences: one image counts a little more.
+            let mut change = 0.0;
+            for (i, pair) in pool.pairs.iter().enumerate() {
+                let at = values.iter().enumerate().find(|(at, _)| at.to_string() == pair.key).unwrap().0;
+                let score = |step: f64| {
+                    let w = |j: usize| if j == at { 1.0 + step } else { 1.0 };
+                    let (mut sum, mut all) = (0.0, 0.0);
+                    for (i, a) in values.iter().enumerate().filter(|(_, v)| v.0 == 3) {
+                        for (j, b) in values.iter().enumerate().filter(|&(j, v)| v.0 == 3 && j != i) {
+                            let (e, f, weight) = (unit(a.2), unit(b.2), w(i) * w(j) * f64::from(a.1) * f64::from(b.1));
+                            sum += weight * (e[0] * f[0] + e[1] * f[1]);
+                            all += weight;
+                        }
+                    }
+                    sum / all
+                };
+                let slope = (score(1e-5) - score(-1e-5)) / 2e-5;
+                change += (f64::from(bootstrap.weights(&pool.pairs[i].key).of(resample)) - 1.0) * slope;
+            }
+            sum / weights + change
+        };
+        for resample in [0, 17, 399] {
+            assert!((resampled[resample] - expected(resample)).abs() < 1e-6);
         }
         let found = pool.monosemanticity(8, false);
         assert!((found[3].unwrap() - sum / weights).abs() < 1e-6, "{:?} {}", found[3], sum / weights);

@@ -70,6 +70,7 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
         ['separate autoencoders', baseline?.truth?.kinds?.[kind]?.planMass],
       ],
       `Share of a ${kind} word’s transport mass that lies on the patches it speaks of.`,
+      intervals?.[`truth.kinds.${kind}.planMass`],
     ),
   )
   return [
@@ -107,6 +108,7 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
         ['separate autoencoders', baseline?.truth?.transportAccuracy],
       ],
       'Share of words whose heaviest patch is one they speak of.',
+      intervals?.['truth.transportAccuracy'],
     ),
     ...kinds,
     ...row(

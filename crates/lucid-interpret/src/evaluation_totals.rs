@@ -106,6 +106,11 @@ impl Totals {
             add(&format!("sparsity.{name}.l0.shared"), Form::Ratio, shared as f64, tokens);
             add(&format!("sparsity.{name}.l0.private"), Form::Ratio, (codes.entries() - shared) as f64, tokens);
         }
+        if let (Some(recovery), Some((_, links))) = (&self.recovery, &pair.truth) {
+            for (path, [sum, words]) in recovery.of_links(links) {
+                add(&path, Form::Ratio, sum, words);
+            }
+        }
         for (part, grounding) in [("grounding", &pair.grounding), ("maskGrounding", &pair.mask_grounding)] {
             grounding.for_each(part, |path, value| add(path, Form::Ratio, value, 1.0));
         }

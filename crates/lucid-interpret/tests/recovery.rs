@@ -220,6 +220,19 @@ fn scenes_give_the_truth_of_patches_words_and_links() {
     let gain = |of: &lucid_interpret::evaluation::Grounding| of.score.mass_at_obj / of.controls.uniform.mass_at_obj;
     assert!(gain(masked) > gain(boxed), "{masked:?} {boxed:?}");
     assert!(evaluation.intervals.contains_key("maskGrounding.plan-max.best.massAtObj"));
+    let found = &recovered.kinds["color"];
+    for (path, value) in [
+        ("truth.planMass", recovered.plan_mass),
+        ("truth.transportAccuracy", recovered.transport_accuracy),
+        ("truth.kinds.color.planMass", found.plan_mass),
+        ("truth.kinds.color.transportAccuracy", found.transport_accuracy),
+    ] {
+        let ([low, high], value) = (evaluation.intervals[path], value.unwrap());
+        assert!(
+            low <= value + 1e-5 && value <= high + 1e-5 && (high > low || value == 1.0),
+            "{path}: {low} {value} {high}"
+        );
+    }
 }
 
 #[test]

@@ -66,6 +66,21 @@ impl RecoveryTotal {
         }
     }
 
+    /// What the words of one pair add to the measures of transport: place in the evaluation, sum, number of words.
+    pub(crate) fn of_links(&self, links: &[LinkScore]) -> BTreeMap<String, [f64; 2]> {
+        let mut sums: BTreeMap<String, [f64; 2]> = BTreeMap::new();
+        for score in links {
+            let kind = &self.concepts[score.concept as usize].kind;
+            for of in ["truth".to_owned(), format!("truth.kinds.{kind}")] {
+                for (name, value) in [("planMass", score.mass), ("transportAccuracy", score.hit)] {
+                    let sum = sums.entry(format!("{of}.{name}")).or_default();
+                    *sum = [sum[0] + value, sum[1] + 1.0];
+                }
+            }
+        }
+        sums
+    }
+
     /// Of every concept that the identity rate is taken over: its name, and whether its best latent is the same in both modalities.
     pub(crate) fn identical(&self, found: &TruthRecovery) -> Vec<(String, bool)> {
         let listed = |&(c, _): &(usize, &ConceptRecovery)| self.vision.varies(c) && self.text.varies(c);

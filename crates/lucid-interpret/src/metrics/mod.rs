@@ -8,6 +8,7 @@ pub(crate) mod bootstrap;
 pub(crate) mod cross;
 pub(crate) mod latent_intervals;
 pub(crate) mod means;
+pub(crate) mod monosemanticity;
 pub(crate) mod reconstruction;
 pub(crate) mod retrieval;
 pub(crate) mod structure;

@@ -11,6 +11,7 @@ use crate::evaluation::{LatentScore, LatentSummary, Structure, SupportOverlap};
 
 use super::bootstrap::Bootstrap;
 use super::latent_intervals::bridges;
+use super::monosemanticity::{Alike, AlikeSums};
 use super::retrieval::{Query, retrieval};
 
 /// Pairs that are compared with each other at most: those of the smallest hashes of their keys.
@@ -182,17 +183,23 @@ impl Pool {
         Both { own: scores(|sums| &sums.own, own), shuffled: scores(|sums| &sums.shuffled, shuffled) }
     }
 
+    /// With `shuffled`, every image has the state of another.
+    fn alike(&self, d_shared: usize, shuffled: bool) -> Alike {
+        let state = |at: usize| if shuffled { &*self.other(at).state } else { &*self.pairs[at].state };
+        Alike::new(&self.pairs, state, d_shared)
+    }
+
     /// For every latent the mean cosine of the images that fire it, weighted by the products of their activations (scaled to [0, 1] over
     /// the images): (‖Σ aᵢeᵢ‖² − Σ aᵢ²) / ((Σ aᵢ)² − Σ aᵢ²), e the centred mean state of an image's patches, of norm 1. An image whose
     /// mean state is that of all images has no direction, and is left out.
     fn monosemanticity(&self, d_shared: usize, shuffled: bool) -> Vec<Option<f64>> {
-        Alike::new(self, d_shared, shuffled).latents.iter().map(AlikeSums::score).collect()
+        self.alike(d_shared, shuffled).latents.iter().map(AlikeSums::score).collect()
     }
 
     /// The mean monosemanticity in every resample, to first order in the weights of images: a resample counts an image twice, and an image is
     /// like itself, which would raise every score.
     pub(crate) fn resampled_monosemanticity(&self, bootstrap: &Bootstrap, d_shared: usize) -> Vec<f64> {
-        let alike = Alike::new(self, d_shared, false);
+        let alike = self.alike(d_shared, false);
         let scores: Vec<Option<f64>> = alike.latents.iter().map(AlikeSums::score).collect();
         let known: Vec<f64> = scores.iter().flatten().copied().collect();
         if known.is_empty() {
@@ -210,90 +217,6 @@ impl Pool {
             values.iter_mut().zip(weights.all()).for_each(|(value, &w)| *value += (f64::from(w) - 1.0) * change);
         }
         values
-    }
-}
-
-/// What monosemanticity is computed of.
-struct Alike {
-    /// Direction of every image's state from the mean; `None` where it has none.
-    directions: Vec<Option<Vec<f64>>>,
-    /// Activation of each latent that is scaled to 0: the least, where it fires on every image, else 0.
-    least: Vec<f64>,
-    latents: Vec<AlikeSums>,
-}
-
-/// Of one latent Σ a, Σ a² and Σ a e over images.
-#[derive(Clone, Default)]
-struct AlikeSums {
-    sum: f64,
-    square: f64,
-    vector: Vec<f64>,
-}
-
-impl AlikeSums {
-    /// (Σ a)² − Σ a²: the weights of all pairs of images. `None` with fewer than two images: there is no pair to compare.
-    fn pairs(&self) -> Option<f64> {
-        let pairs = self.sum * self.sum - self.square;
-        (pairs > 1e-12 * self.sum * self.sum).then_some(pairs)
-    }
-
-    fn score(&self) -> Option<f64> {
-        Some((self.vector.iter().map(|x| x * x).sum::<f64>() - self.square) / self.pairs()?)
-    }
-
-    /// Derivative of the score by the weight of an image with activation `a` and direction `e`.
-    fn change(&self, a: f64, e: &[f64], score: f64) -> f64 {
-        let along: f64 = self.vector.iter().zip(e).map(|(x, y)| x * y).sum();
-        self.pairs().map_or(0.0, |pairs| 2.0 * a * ((along - a) - score * (self.sum - a)) / pairs)
-    }
-}
-
-impl Alike {
-    /// With `shuffled`, every image has the direction of another.
-    fn new(pool: &Pool, d_shared: usize, shuffled: bool) -> Self {
-        let n = pool.pairs.len();
-        let d = pool.pairs[0].state.len();
-        let mut mean = vec![0.0; d];
-        for pair in &pool.pairs {
-            mean.iter_mut().zip(&pair.state).for_each(|(sum, &h)| *sum += f64::from(h) / n as f64);
-        }
-        let direction = |pair: &PooledPair| {
-            let mut e: Vec<f64> = pair.state.iter().zip(&mean).map(|(&h, m)| f64::from(h) - m).collect();
-            let norm = e.iter().map(|x| x * x).sum::<f64>().sqrt();
-            // States are f32: a smaller difference is rounding.
-            let size = mean.iter().map(|m| m * m).sum::<f64>().sqrt();
-            (norm > 1e-6 * size).then(|| {
-                e.iter_mut().for_each(|x| *x /= norm);
-                e
-            })
-        };
-        let of = |(at, pair): (usize, &PooledPair)| direction(if shuffled { pool.other(at) } else { pair });
-        let directions: Vec<_> = pool.pairs.iter().enumerate().map(of).collect();
-        let mut least = vec![(f64::INFINITY, 0_usize); d_shared];
-        for pair in &pool.pairs {
-            for &(latent, value) in &pair.vision {
-                let (low, count) = &mut least[latent as usize];
-                (*low, *count) = (low.min(f64::from(value)), *count + 1);
-            }
-        }
-        let least = least.into_iter().map(|(low, count)| if count == n { low } else { 0.0 }).collect();
-        let mut alike = Self { directions: Vec::new(), least, latents: vec![AlikeSums::default(); d_shared] };
-        for (pair, e) in pool.pairs.iter().zip(&directions) {
-            let Some(e) = e else { continue };
-            for (latent, a) in alike.activations(pair).collect::<Vec<_>>() {
-                let sums = &mut alike.latents[latent];
-                sums.vector.resize(d, 0.0);
-                sums.vector.iter_mut().zip(e).for_each(|(sum, x)| *sum += a * x);
-                (sums.sum, sums.square) = (sums.sum + a, sums.square + a * a);
-            }
-        }
-        Self { directions, ..alike }
-    }
-
-    /// What an image fires, scaled.
-    fn activations<'a>(&'a self, pair: &'a PooledPair) -> impl Iterator<Item = (usize, f64)> + 'a {
-        let scaled = |&(latent, value): &(u32, f32)| (latent as usize, f64::from(value) - self.least[latent as usize]);
-        pair.vision.iter().map(scaled)
     }
 }
 

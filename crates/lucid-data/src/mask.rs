@@ -55,10 +55,7 @@ impl PixelMask {
     /// # Errors
     /// Says what is wrong: no pixel, more than 100 million, runs that are not as many pixels as the image has.
     pub fn from_runs([width, height]: [u32; 2], runs: &[u32]) -> Result<Self, String> {
-        let pixels = u64::from(width) * u64::from(height);
-        if pixels == 0 || pixels > MAX_PIXELS {
-            return Err(format!("a mask of {width} × {height} pixels, expected 1 to {MAX_PIXELS} in all"));
-        }
+        let pixels = counted([width, height])?;
         let covered: u64 = runs.iter().map(|&run| u64::from(run)).sum();
         if covered != pixels {
             return Err(format!(
@@ -73,6 +70,7 @@ impl PixelMask {
     /// # Errors
     /// As [`PixelMask::from_runs`].
     pub fn from_pixels([width, height]: [u32; 2], inside: impl Fn(u32, u32) -> bool) -> Result<Self, String> {
+        counted([width, height])?;
         let (mut runs, mut now) = (vec![0], false);
         for (x, y) in (0..width).flat_map(|x| (0..height).map(move |y| (x, y))) {
             if inside(x, y) != now {
@@ -91,6 +89,7 @@ impl PixelMask {
     /// # Errors
     /// As [`PixelMask::from_runs`]; a polygon of fewer than three corners, an odd count of numbers, a number that is not finite.
     pub fn from_polygons([width, height]: [u32; 2], polygons: &[Vec<f64>]) -> Result<Self, String> {
+        counted([width, height])?;
         let mut single = None;
         let mut union = Vec::new();
         for corners in polygons {
@@ -161,6 +160,14 @@ impl PixelMask {
         }
         let pixels = self.pixels();
         Self::from_pixels(size, |x, y| pixels[(y0 + y) as usize * self.width as usize + (x0 + x) as usize]).ok()
+    }
+}
+
+/// The number of pixels of an image, or that it is none that is read: sizes come from files and are checked before anything is made of them.
+pub(crate) fn counted([width, height]: [u32; 2]) -> Result<u64, String> {
+    match u64::from(width) * u64::from(height) {
+        pixels @ 1..=MAX_PIXELS => Ok(pixels),
+        _ => Err(format!("a mask of {width} × {height} pixels, expected 1 to {MAX_PIXELS} in all")),
     }
 }
 
@@ -354,5 +361,9 @@ mod tests {
         assert!(polygons(&[vec![1.0, f64::NAN, 3.0, 4.0, 5.0, 6.0]]).contains("NaN"));
         assert!(polygons(&[vec![1e300, 0.0, 3.0, 4.0, 5.0, 6.0]]).contains("a polygon with a corner"));
         assert!(polygons(&[]).contains("no polygon"));
+        let huge = [u32::MAX; 2];
+        let triangle = vec![vec![0.0, 0.0, 9.0, 0.0, 9.0, 9.0]];
+        assert!(PixelMask::from_polygons(huge, &triangle).unwrap_err().contains("expected 1 to 100000000"));
+        assert!(PixelMask::from_pixels(huge, |_, _| true).unwrap_err().contains("expected 1 to 100000000"));
     }
 }

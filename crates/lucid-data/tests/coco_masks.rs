@@ -125,6 +125,15 @@ fn bad_masks_name_the_annotation_or_the_picture() {
     assert_eq!(of_pair().code(), "E_IMAGE");
     fs::remove_file(&picture).unwrap();
     say("a.png");
+    // A size that the captions file claims is no reason to make room for it.
+    let captions = dir.path().join("captions.json");
+    let text = fs::read_to_string(&captions).unwrap();
+    fs::write(&captions, text.replace("\"width\":8", "\"width\":4000000000")).unwrap();
+    let mut panoptic_only = form.clone();
+    panoptic_only["coco"].as_object_mut().unwrap().remove("instances");
+    let error = open(panoptic_only).pair(0).unwrap_err();
+    assert!(error.code() == "E_IMAGE" && error.to_string().contains("expected 1 to 100000000"), "{error}");
+    fs::write(&captions, text).unwrap();
     assert_eq!(outline(&*open(form.clone())), ["E_IMAGE a.jpg", "b.jpg"]);
     fs::remove_dir_all(dir.path().join("panoptic")).unwrap();
     let (code, message) = refused(form.clone());

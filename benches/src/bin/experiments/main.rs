@@ -42,8 +42,8 @@ const COLUMNS: [&str; 17] = [
     "maxfreq",
 ];
 
-/// What it is about, what its variants share, and the variants: a name and what each changes.
-type Question = (String, Value, Vec<(String, Value)>);
+/// What it is about, the columns of its own where it has some, and the variants: a name and what each changes.
+type Question = (String, Option<Vec<String>>, Vec<(String, Value)>);
 
 struct Options {
     questions: Vec<String>,
@@ -54,7 +54,8 @@ struct Options {
     preset: Preset,
     base: Value,
     variants: Vec<(String, Value)>,
-    columns: Vec<String>,
+    /// In place of a question's own and the usual ones.
+    columns: Option<Vec<String>>,
     quantile: f64,
     /// Runs at a time.
     jobs: usize,
@@ -79,7 +80,7 @@ fn parse() -> Result<Options> {
             "gamma": 1, "epsilon": 0.05, "batchPairs": 32, "lr": 3e-3, "steps": 300
         }),
         variants: Vec::new(),
-        columns: COLUMNS.map(Into::into).to_vec(),
+        columns: None,
         quantile: 0.7,
         jobs: 2,
     };
@@ -99,7 +100,7 @@ fn parse() -> Result<Options> {
             "--base" => options.base = merged(&options.base, &serde_json::from_str(&value()?)?),
             "--quantile" => options.quantile = value()?.parse()?,
             "--jobs" => options.jobs = value()?.parse()?,
-            "--columns" => options.columns = value()?.split(',').map(Into::into).collect(),
+            "--columns" => options.columns = Some(value()?.split(',').map(Into::into).collect()),
             "--variant" => {
                 let text = value()?;
                 let (name, json) = text.split_once('=').ok_or("--variant NAME=JSON")?;
@@ -169,10 +170,11 @@ fn main() -> Result<()> {
     for name in &options.questions {
         let question = questions.get(name).ok_or_else(|| format!("no question {name}"))?;
         let about = question["about"].as_str().unwrap_or(name).to_owned();
-        asked.push((about, options.base.clone(), serde_json::from_value(question["variants"].clone())?));
+        let columns = serde_json::from_value(question["columns"].clone())?;
+        asked.push((about, columns, serde_json::from_value(question["variants"].clone())?));
     }
     if !options.variants.is_empty() {
-        asked.push(("variants".into(), options.base.clone(), options.variants.clone()));
+        asked.push(("variants".into(), None, options.variants.clone()));
     }
     let data: Vec<Data> = options
         .seeds
@@ -185,11 +187,11 @@ fn main() -> Result<()> {
             }
         })
         .collect::<Result<_>>()?;
-    for (about, base, variants) in asked {
+    for (about, columns, variants) in asked {
         let mut work = Vec::new();
         for (label, over) in &variants {
             for (at, &seed) in options.seeds.iter().enumerate() {
-                let config = merged(&base, over);
+                let config = merged(&options.base, over);
                 let stores = [data[at].train.fingerprint(), data[at].held_out.fingerprint()];
                 let key = json!([stores, options.preset.name(), config, seed, options.quantile]);
                 work.push((label.clone(), at, seed, config, key));
@@ -225,7 +227,8 @@ fn main() -> Result<()> {
             }
         }
         println!("\n### {about}\n");
-        table(&rows, &options.columns);
+        let usual = || COLUMNS.map(Into::into).to_vec();
+        table(&rows, &options.columns.clone().or(columns).unwrap_or_else(usual));
     }
     Ok(())
 }

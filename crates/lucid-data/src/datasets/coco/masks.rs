@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::dataset::{Dataset, PairRecord, Skipped};
 use crate::datasets::DatasetSpec;
 use crate::error::{DataError, Result};
-use crate::mask::PixelMask;
+use crate::mask::{PixelMask, counted};
 
 /// `segmentation` of an annotation.
 #[derive(Deserialize)]
@@ -107,6 +107,7 @@ fn fill(record: &mut PairRecord, segments: &Segments) -> std::result::Result<(),
 
 /// The segment of every pixel, row by row: R + 256 · G + 65536 · B.
 fn segment_ids(file: &Path, size: [u32; 2]) -> std::result::Result<Vec<u32>, String> {
+    let pixels = counted(size)? as usize;
     let opened = File::open(file).map_err(|e| e.to_string())?;
     let mut reader = png::Decoder::new(BufReader::new(opened)).read_info().map_err(|e| e.to_string())?;
     let info = reader.info();
@@ -116,7 +117,7 @@ fn segment_ids(file: &Path, size: [u32; 2]) -> std::result::Result<Vec<u32>, Str
     if (info.color_type, info.bit_depth) != (png::ColorType::Rgb, png::BitDepth::Eight) {
         return Err(format!("{:?} of {} bits, expected RGB of 8 bits", info.color_type, info.bit_depth as u8));
     }
-    let mut pixels = vec![0; info.width as usize * info.height as usize * 3];
+    let mut pixels = vec![0; pixels * 3];
     reader.next_frame(&mut pixels).map_err(|e| e.to_string())?;
     Ok(pixels.chunks_exact(3).map(|p| u32::from_le_bytes([p[0], p[1], p[2], 0])).collect())
 }

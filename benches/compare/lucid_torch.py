@@ -48,12 +48,13 @@ class SparseEncode(torch.autograd.Function):
         centred, w_t, values, index = ctx.saved_tensors
         da = torch.where(values > 0, d_values, 0.0)
         n, k = index.shape
-        offsets = torch.arange(n).repeat_interleave(k)
+        integers = {"dtype": torch.long, "device": index.device}
+        offsets = torch.arange(n, **integers).repeat_interleave(k)
         d_w = torch.ops.aten._embedding_bag_dense_backward(
-            centred, index.reshape(-1), offsets, torch.full((n,), k), torch.empty(0, dtype=torch.long),
+            centred, index.reshape(-1), offsets, torch.full((n,), k, **integers), torch.empty(0, **integers),
             w_t.shape[0], False, 0, da.reshape(-1), -1,
         )
-        d_b_enc = torch.zeros(w_t.shape[0], dtype=da.dtype).index_add_(0, index.reshape(-1), da.reshape(-1))
+        d_b_enc = da.new_zeros(w_t.shape[0]).index_add_(0, index.reshape(-1), da.reshape(-1))
         return None, d_w, d_b_enc, -(d_b_enc @ w_t), None
 
 
@@ -119,15 +120,15 @@ class Sparse:
         """A table latent × text token a pair, whose rows a patch's code sums."""
         (v, v_index), (t, t_index) = self.shared(vision, pairs), self.shared(text, pairs)
         d_shared, tokens = self.config["dShared"], t.shape[1]
-        table = torch.zeros(pairs, tokens, d_shared, dtype=t.dtype).scatter_(-1, t_index, t)
+        table = t.new_zeros(pairs, tokens, d_shared).scatter_(-1, t_index, t)
         table = table.transpose(1, 2).reshape(pairs * d_shared, tokens)
-        index = v_index + torch.arange(pairs).view(-1, 1, 1) * d_shared
+        index = v_index + torch.arange(pairs, device=v.device).view(-1, 1, 1) * d_shared
         index, v = index.flatten(0, 1), v.flatten(0, 1)
         return F.embedding_bag(index, table, per_sample_weights=v, mode="sum").view(pairs, -1, tokens)
 
     def mass_weights(self, vision, text, pairs):
         k, d_shared = self.config["kShared"], self.config["dShared"]
-        g = torch.zeros(pairs, d_shared, dtype=vision[0].dtype)
+        g = vision[0].new_zeros(pairs, d_shared)
         g.scatter_add_(1, vision[1][:, :k].reshape(pairs, -1), vision[0][:, :k].reshape(pairs, -1))
         (t, t_index) = self.shared(text, pairs)
         near = F.normalize(g, dim=-1).gather(1, t_index.flatten(1)).view_as(t)
@@ -229,20 +230,20 @@ def self_test(fixture: Path):
 class Trainer:
     """A model at a given shape with its AdamW, and one batch."""
 
-    def __init__(self, kind, config, width, patches, tokens, pairs, micro_pairs):
+    def __init__(self, kind, config, width, patches, tokens, pairs, micro_pairs, device="cpu"):
         self.codes = kind(config)
         generator = torch.Generator().manual_seed(1)
         latents = config["dShared"] + config["dPrivate"]
 
         def uniform(*shape):
-            return torch.rand(*shape, generator=generator) * 2 - 1
+            return (torch.rand(*shape, generator=generator) * 2 - 1).to(device)
 
         self.params = {
             m: {
                 "W_enc_t": uniform(latents, width) * width**-0.5,
-                "b_enc": torch.zeros(latents),
+                "b_enc": torch.zeros(latents, device=device),
                 "W_dec": uniform(latents, width) * width**-0.5,
-                "b_dec": torch.zeros(width),
+                "b_dec": torch.zeros(width, device=device),
             }
             for m in MODALITIES
         }
@@ -259,9 +260,9 @@ class Trainer:
         self.variance = {m: width / 3 for m in MODALITIES}
         self.tokens = pairs * (patches + tokens)
 
-    def step(self):
+    def step(self, losses=step_losses):
         self.optimiser.zero_grad(set_to_none=False)
-        loss = step_losses(self.codes, self.params, self.groups, self.variance)["total"]
+        loss = losses(self.codes, self.params, self.groups, self.variance)["total"]
         loss.backward()
         self.optimiser.step()
         return loss.item()

@@ -44,7 +44,7 @@ export const configMeaning: Readonly<Record<keyof Config, string>> = {
   steps: 'Steps of the run; 0 = from epochs.',
   order: 'Order of pairs within an epoch.',
   seed: 'Seed of start, order and caption choice.',
-  precision: 'Arithmetic of the step.',
+  precision: 'What operands of products and gathered rows are rounded to; weights, sums and losses never are.',
   method: 'Whose objective is minimised.',
   activation: 'How the entries of a code are chosen.',
   nested: 'Nested dictionaries of Matryoshka; 0 = none.',

@@ -7,12 +7,14 @@
 //!   grow them with [`Backend::reserve`]. An output not marked "+=" is overwritten without being read.
 //! - "+=" means that the result is added to what the buffer holds.
 //! - `sums` is a buffer of f64 slots that gathers losses and energies over a step and is read once at its end.
+//! - Operands of products and of gathered sums are rounded as [`Precision`] says, once each; sums are not.
 //! - An operation's result depends on its arguments only: not on the number of threads, nor on earlier calls.
 //! - Shapes are checked where arrays enter ([`Pairs::new`](crate::Pairs::new), [`Codes::upload`], …). Inside, too short
 //!   a buffer is a bug of the caller and may panic; it is never undefined behaviour.
 
 use crate::codes::{Block, Codes, Dictionary};
 use crate::error::KernelError;
+use crate::precision::Precision;
 use crate::ragged::{Pairs, Ragged};
 use crate::real::{Element, Real};
 use crate::transport::{Plan, SinkhornOptions};
@@ -88,6 +90,9 @@ pub trait Backend: Send + Sync + Sized {
 
     /// Name for logs and tests, e.g. `cpu`.
     fn name(&self) -> &'static str;
+
+    /// The same device and threads, with operands in `precision`. Buffers of one serve the other.
+    fn with_precision(&self, precision: Precision) -> Result<Self, KernelError>;
 
     // ---- memory -----------------------------------------------------------------------------------------------
 

@@ -23,6 +23,9 @@ pub trait Real: Element + Float + Display + Sum + AddAssign + SubAssign + MulAss
 
     /// The exact value as `f64`, for sums that must not lose precision.
     fn widen(self) -> f64;
+
+    /// The nearest `f32`.
+    fn narrow(self) -> f32;
 }
 
 impl Real for f32 {
@@ -34,6 +37,10 @@ impl Real for f32 {
     fn widen(self) -> f64 {
         f64::from(self)
     }
+
+    fn narrow(self) -> f32 {
+        self
+    }
 }
 
 impl Real for f64 {
@@ -43,5 +50,10 @@ impl Real for f64 {
 
     fn widen(self) -> f64 {
         self
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn narrow(self) -> f32 {
+        self as f32
     }
 }

@@ -5,6 +5,7 @@
 //! artefact.
 
 use lucid_kernels::Backend;
+pub use lucid_kernels::Precision;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -74,14 +75,6 @@ pub enum Order {
     Shuffle,
     /// The order of the store.
     Sequential,
-}
-
-/// Arithmetic of the step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// Weights, activations and sums in f32 (loss sums in f64).
-    F32,
 }
 
 /// Resolved configuration of a model and its training. Names are the spec's, in camelCase in JSON.
@@ -175,7 +168,7 @@ pub struct Config {
     pub order: Order,
     /// Seed of initialisation, order and caption choice. Default 0.
     pub seed: u64,
-    /// Arithmetic. Default `f32`.
+    /// What operands of products and gathered rows are rounded to; weights, sums and losses never are. Default `f32`.
     pub precision: Precision,
     /// Whose objective is minimised: LUCID's, or that of a method it is compared with. Default `lucid`.
     #[serde(default)]

@@ -138,6 +138,7 @@ fn run_on<B: Backend<Real = f32>>(
     let config = &options.config;
     config.validate()?;
     check_source(source, validation)?;
+    let backend = &backend.with_precision(config.precision)?;
     let (folder, checkpoint) = match &options.out {
         Some(out) => {
             let files = Arc::clone(&options.files);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use lucid_benches::model::{self, cards::Card, trace::Recorder};
 use lucid_kernels::cpu::Cpu;
 use lucid_kernels::cuda::{self, Check};
-use lucid_kernels::{Backend, KernelError};
+use lucid_kernels::{Backend, KernelError, Precision};
 use serde_json::{Value, json};
 use work::{KernelTime, Shape, Timing};
 
@@ -81,15 +81,19 @@ fn run(options: &Options) -> Outcome<bool> {
                 Err(error) => return Err(error.into()),
             };
             let name = gpu.driver().device_name()?;
-            let kernels = if options.tiny { Vec::new() } else { work::kernels(&gpu)? };
-            report(options, &gpu, &name, &cuda::self_test(&gpu)?, &kernels)
+            let rounded = gpu.with_precision(Precision::Bf16)?;
+            let kernels = match options.tiny {
+                true => [Vec::new(), Vec::new()],
+                false => [work::kernels(&gpu)?, work::kernels(&rounded)?],
+            };
+            report(options, &gpu, &name, &cuda::self_test(&gpu)?, kernels)
         }
-        "cpu" => report(options, &Cpu::new(None)?, "CPU", &[], &[]),
+        "cpu" => report(options, &Cpu::new(None)?, "CPU", &[], [Vec::new(), Vec::new()]),
         #[cfg(feature = "cuda-shim")]
         "shim" => {
             let shim = cuda::Cuda::new(std::sync::Arc::new(cuda::Shim::new(cuda::Order::Forward)))?;
             let checks = cuda::self_test(&shim)?;
-            report(options, &shim, "CPU shim", &checks, &[])
+            report(options, &shim, "CPU shim", &checks, [Vec::new(), Vec::new()])
         }
         other => Err(format!("no backend '{other}' here; known: cuda, cpu, and shim where it is built in").into()),
     }
@@ -107,18 +111,31 @@ fn computed(card: &Card, shape: Shape) -> Result<Vec<f64>, KernelError> {
     Ok(seconds)
 }
 
-/// Runs everything on `backend` and writes gpu-report.json and gpu-report.md. False if something is wrong.
-fn report<B: Backend<Real = f32>>(
-    options: &Options,
-    backend: &B,
-    device: &str,
-    checks: &[Check],
-    kernels: &[KernelTime],
-) -> Outcome<bool> {
+/// A training run beside the CPU's in the same precision.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Compared {
+    /// Two runs gave the same bits.
+    repeatable: bool,
+    /// Largest difference of losses, of their size, and what is allowed: over all steps, and over the first ten.
+    loss_difference: f64,
+    loss_tolerance: f64,
+    first_difference: f64,
+    first_tolerance: f64,
+}
+
+impl Compared {
+    fn good(&self) -> bool {
+        self.repeatable && self.loss_difference <= self.loss_tolerance && self.first_difference <= self.first_tolerance
+    }
+}
+
+fn compared<B: Backend<Real = f32>>(options: &Options, backend: &B, precision: Precision) -> Outcome<Compared> {
+    let backend = &backend.with_precision(precision)?;
     let small = if options.tiny { Shape::TINY } else { Shape::SMALL };
     let run = work::losses(backend, small, options.steps, None)?;
     let again = work::losses(backend, small, options.steps, None)?;
-    let cpu = Cpu::new(None)?;
+    let cpu = Cpu::new(None)?.with_precision(precision)?;
     let reference = work::losses(&cpu, small, options.steps, None)?;
     let apart = |run: &work::Run, steps: usize| {
         let pairs = run.losses.iter().zip(&reference.losses).take(steps);
@@ -131,25 +148,50 @@ fn report<B: Backend<Real = f32>>(
         (0..4).map(|shift| work::losses(&cpu, small, options.steps, Some(shift))).collect::<Result<Vec<_>, _>>()?;
     let allowed = |steps: usize| 4.0 * shifted.iter().map(|run| apart(run, steps)).fold(1e-6, f64::max);
     let early = options.steps.min(10);
-    let (first, tolerance_first) = (apart(&run, early), allowed(early));
-    let (apart, tolerance) = (apart(&run, options.steps), allowed(options.steps));
+    Ok(Compared {
+        repeatable,
+        loss_difference: apart(&run, options.steps),
+        loss_tolerance: allowed(options.steps),
+        first_difference: apart(&run, early),
+        first_tolerance: allowed(early),
+    })
+}
+
+/// Runs everything on `backend` and writes gpu-report.json and gpu-report.md. False if something is wrong. `kernels` are those of a
+/// step in f32 and in bf16.
+fn report<B: Backend<Real = f32>>(
+    options: &Options,
+    backend: &B,
+    device: &str,
+    checks: &[Check],
+    kernels: [Vec<KernelTime>; 2],
+) -> Outcome<bool> {
+    let runs = [compared(options, backend, Precision::F32)?, compared(options, backend, Precision::Bf16)?];
     let shape = if options.tiny { Shape::TINY } else { Shape::PAPER };
     let times = work::times(backend, shape, || {})?;
     // The model knows the paper's sizes only.
     let card = Card::of(options.card.as_deref().unwrap_or(device)).filter(|_| !options.tiny);
     let computed = card.map(|card| computed(card, shape)).transpose()?;
+    let rounded = work::step_time(&backend.with_precision(Precision::Bf16)?, shape)?;
 
     let wrong = checks.iter().filter(|check| !check.passed()).count();
-    let good = wrong == 0 && repeatable && apart <= tolerance && first <= tolerance_first;
+    let good = wrong == 0 && runs.iter().all(Compared::good);
     let mut text = format!("# gpu-check on {device} ({})\n\n", backend.name());
     let _ = writeln!(text, "{} of {} results are those of the reference.\n", checks.len() - wrong, checks.len());
-    let _ = writeln!(
-        text,
-        "{} training steps against the CPU: losses differ by at most {apart:.1e} (allowed {tolerance:.1e}), in the \
-         first {early} by {first:.1e} ({tolerance_first:.1e}). Twice the same bits: {}.\n",
-        options.steps,
-        if repeatable { "yes" } else { "NO" }
-    );
+    for (run, precision) in runs.iter().zip(["f32", "bf16"]) {
+        let _ = writeln!(
+            text,
+            "{} training steps in {precision} against the CPU in {precision}: losses differ by at most {:.1e} (allowed {:.1e}), in \
+             the first {} by {:.1e} ({:.1e}). Twice the same bits: {}.\n",
+            options.steps,
+            run.loss_difference,
+            run.loss_tolerance,
+            options.steps.min(10),
+            run.first_difference,
+            run.first_tolerance,
+            if run.repeatable { "yes" } else { "NO" }
+        );
+    }
     text.push_str("| what | µs | computed µs | tokens/s | TFLOP/s | of peak | GB/s | of memory's peak |\n");
     text.push_str("|---|--:|--:|--:|--:|--:|--:|--:|\n");
     let share = |rate: f64, peak: Option<f64>| peak.map_or("".into(), |peak| format!("{:.1} %", 100.0 * rate / peak));
@@ -166,20 +208,29 @@ fn report<B: Backend<Real = f32>>(
             share(bytes, card.map(|card| card.memory_peak))
         );
     }
+    let _ = writeln!(
+        text,
+        "| {}, bf16 | {:.1} | | {:.3e} | | | | |",
+        rounded.name,
+        rounded.seconds * 1e6,
+        rounded.tokens / rounded.seconds
+    );
     text.push_str(
         "\nA micro-batch of patches, and the step. FLOPs and bytes are those the method needs; bytes of a gather come from the \
          second-level cache, so that they may pass memory's peak.\n",
     );
-    if !kernels.is_empty() {
+    for (kernels, precision) in kernels.iter().zip(["f32", "bf16"]).filter(|(kernels, _)| !kernels.is_empty()) {
         let all: f64 = kernels.iter().map(|kernel| kernel.seconds).sum();
-        // The model's rows are kernels by purpose.
+        // The model's rows are kernels by purpose, of a step in f32.
+        let card = card.filter(|_| precision == "f32");
         let model = card.map(|card| model::predict(card, &[])).transpose()?;
         let computed = |kernel: &str| {
             let rows = model.iter().flat_map(|model| &model.rows);
             let sum: f64 = rows.filter(|row| row.name.starts_with(&format!("`{kernel}`"))).map(|row| row.seconds).sum();
             if model.is_some() { format!("{:.0}", sum * 1e6) } else { String::new() }
         };
-        text.push_str("\n| kernel, in a step | launches | µs | computed µs | of the step |\n|---|--:|--:|--:|--:|\n");
+        let _ = writeln!(text, "\n## A step in {precision}, kernel by kernel");
+        text.push_str("\n| kernel | launches | µs | computed µs | of the step |\n|---|--:|--:|--:|--:|\n");
         for KernelTime { kernel, launches, seconds } in kernels {
             let _ = writeln!(
                 text,
@@ -211,13 +262,13 @@ fn report<B: Backend<Real = f32>>(
                     "bytes": t.bytes })
         })
         .collect();
-    let kernels: Vec<Value> =
-        kernels.iter().map(|k| json!({ "kernel": k.kernel, "launches": k.launches, "seconds": k.seconds })).collect();
+    let kernels = kernels.map(|kernels| -> Vec<Value> {
+        kernels.iter().map(|k| json!({ "kernel": k.kernel, "launches": k.launches, "seconds": k.seconds })).collect()
+    });
     let file = json!({
-        "kernels": kernels,
-        "device": device, "backend": backend.name(), "checks": checks, "steps": options.steps, "lossDifference": apart,
-        "lossTolerance": tolerance, "firstDifference": first, "firstTolerance": tolerance_first,
-        "repeatable": repeatable, "times": times, "good": good, "version": env!("CARGO_PKG_VERSION"),
+        "kernels": { "f32": kernels[0], "bf16": kernels[1] },
+        "device": device, "backend": backend.name(), "checks": checks, "steps": options.steps,
+        "runs": { "f32": runs[0], "bf16": runs[1] }, "times": times, "bf16StepSeconds": rounded.seconds, "good": good, "version": env!("CARGO_PKG_VERSION"),
         "peaks": card.map(|card| json!({ "name": card.name, "flops": card.tensor_peak, "bytes": card.memory_peak })),
     });
     write(&options.out, "gpu-report.json", &serde_json::to_string_pretty(&file)?)?;

@@ -184,7 +184,7 @@ pub fn times<B: Backend<Real = f32>>(
     shape: Shape,
     mut mark: impl FnMut(),
 ) -> Result<Vec<Timing>, KernelError> {
-    let Shape { micro, patches, words, d, codes: codes_shape, pairs, .. } = shape;
+    let Shape { micro, patches, words, d, codes: codes_shape, pairs } = shape;
     let group = Pairs::new(&vec![patches; micro], &vec![words; micro])?;
     let (n, n_t, latents, k) = (group.vision.total(), group.text.total(), codes_shape.latents(), codes_shape.k());
     let scale = 1.0 / (d as f32).sqrt();
@@ -241,18 +241,29 @@ pub fn times<B: Backend<Real = f32>>(
         best(backend, || backend.adamw(&mut w_dec, &gradients.w_dec, &mut first, &mut second, len, constants))?;
     add("AdamW", seconds, 0.0, 12.0 * len as f64, (len * 28) as f64);
 
-    let all = (pairs * (patches + words)) as f64;
     for micro in [micro, 2 * micro, 4 * micro, pairs] {
-        let mut training = Training::new(backend, Shape { micro, ..shape }, None)?;
-        let mut index = 0;
-        let seconds = best(backend, || {
-            index += 1;
-            training.step(backend, index - 1, 100).map(drop)
-        })?;
-        let name = format!("training step, {} pairs at a time", micro.min(pairs));
-        add(&name, seconds, all, 2.0 * all * (d * latents) as f64, 0.0);
+        let Timing { name, seconds, tokens, flops, bytes } = step(backend, Shape { micro, ..shape })?;
+        add(&name, seconds, tokens, flops, bytes);
     }
     Ok(out)
+}
+
+/// The time of a training step, all pairs at a time.
+pub fn step_time<B: Backend<Real = f32>>(backend: &B, shape: Shape) -> Result<Timing, KernelError> {
+    step(backend, Shape { micro: shape.pairs, ..shape })
+}
+
+fn step<B: Backend<Real = f32>>(backend: &B, shape: Shape) -> Result<Timing, KernelError> {
+    let mut training = Training::new(backend, shape, None)?;
+    let mut index = 0;
+    let seconds = best(backend, || {
+        index += 1;
+        training.step(backend, index - 1, 100).map(drop)
+    })?;
+    let Shape { pairs, micro, patches, words, d, codes } = shape;
+    let tokens = (pairs * (patches + words)) as f64;
+    let name = format!("training step, {} pairs at a time", micro.min(pairs));
+    Ok(Timing { name, seconds, tokens, flops: 2.0 * tokens * (d * codes.latents()) as f64, bytes: 0.0 })
 }
 
 /// Sum of a kernel's launches in a step.

@@ -132,8 +132,9 @@ dispatched! {
     }
 }
 
-/// `out` \[panels · 32 · 32\] = panels · stripᵀ, of `d` columns, added to what is there where `add` is set.
-pub(super) fn multiply(_: &Tiles, panels: &[Tile], strip: &[Tile], d: usize, add: bool, out: &mut [f32]) {
+/// `out` \[panels · 32 · 32\] = panels · stripᵀ, of `d` columns, added to what is there where `add` is set. With both parts of the
+/// operands where `split` is set, else with the high ones alone: the operands rounded to bf16.
+pub(super) fn multiply(_: &Tiles, panels: &[Tile], strip: &[Tile], d: usize, split: bool, add: bool, out: &mut [f32]) {
     let (tiles, steps) = (tiles(d), d.div_ceil(DEEP));
     assert!(strip.len() >= tiles);
     let (out, _) = out.as_chunks_mut::<{ SIDE * SIDE }>();
@@ -146,6 +147,7 @@ pub(super) fn multiply(_: &Tiles, panels: &[Tile], strip: &[Tile], d: usize, add
             ahead = prefetch(ahead, share);
             // SAFETY: `count` steps of tiles lie at both places (checked above and by `chunks_exact`), `Tiles` proves that tiles
             // may be used and are configured.
+            let block = if split { block } else { block_high };
             unsafe { block(panel[from..].as_ptr(), strip[from..].as_ptr(), out.as_mut_ptr(), count, add || first > 0) };
         }
     }
@@ -226,6 +228,64 @@ unsafe fn block(panel: *const Tile, strip: *const Tile, out: *mut f32, steps: us
             options(nostack),
         );
     }
+}
+
+/// As [`block`], of high parts alone.
+///
+/// # Safety
+/// That of [`block`].
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[inline]
+unsafe fn block_high(panel: *const Tile, strip: *const Tile, out: *mut f32, steps: usize, add: bool) {
+    // SAFETY: accesses are those of the contract; tile registers belong to nobody else.
+    unsafe {
+        std::arch::asm!(
+            "test {add}, {add}",
+            "jz 3f",
+            "tileloadd tmm0, [{out} + {row}]",
+            "tileloadd tmm1, [{out} + {row} + 64]",
+            "tileloadd tmm2, [{lower} + {row}]",
+            "tileloadd tmm3, [{lower} + {row} + 64]",
+            "jmp 2f",
+            "3:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{panel} + {line}]",
+            "tileloadd tmm6, [{strip} + {line}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{panel} + {line} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{strip} + {line} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {panel}, 4096",
+            "add {strip}, 4096",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{out} + {row}], tmm0",
+            "tilestored [{out} + {row} + 64], tmm1",
+            "tilestored [{lower} + {row}], tmm2",
+            "tilestored [{lower} + {row} + 64], tmm3",
+            panel = inout(reg) panel => _,
+            strip = inout(reg) strip => _,
+            steps = inout(reg) steps => _,
+            add = in(reg) usize::from(add),
+            out = in(reg) out,
+            lower = in(reg) out.add(ROWS * SIDE),
+            row = in(reg) SIDE * size_of::<f32>(),
+            line = in(reg) DEEP * size_of::<u16>(),
+            options(nostack),
+        );
+    }
+}
+
+/// No machine of this kind has AMX, so nobody can hold a [`Tiles`].
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+unsafe fn block_high(_: *const Tile, _: *const Tile, _: *mut f32, _: usize, _: bool) {
+    unreachable!("AMX without AMX");
 }
 
 /// No machine of this kind has AMX, so nobody can hold a [`Tiles`].

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::parallel::Disjoint;
 use crate::backend::Direction;
+use crate::precision::Precision;
 use crate::ragged::Pairs;
 use crate::transport::Plan;
 
@@ -89,7 +90,7 @@ impl Pair {
     }
 
     /// P \[T_v × T_t\] (rows divided by their mass) or Q likewise by columns.
-    fn shares(&self, plan: &Plan<Cpu>, direction: Direction, out: &mut Vec<f32>) {
+    fn shares(&self, precision: Precision, plan: &Plan<Cpu>, direction: Direction, out: &mut Vec<f32>) {
         out.clear();
         out.extend_from_slice(&plan.plan[self.cells.clone()]);
         let inverse = |mass: f32| if mass > 0.0 { 1.0 / mass } else { 0.0 };
@@ -107,6 +108,9 @@ impl Pair {
                     row.iter_mut().zip(&scales).for_each(|(share, scale)| *share *= scale);
                 }
             }
+        }
+        if precision == Precision::Bf16 {
+            out.iter_mut().for_each(|share| *share = precision.round(*share));
         }
     }
 
@@ -134,8 +138,9 @@ pub(super) fn forward(
     cpu.run(|| {
         (0..pairs.len()).into_par_iter().for_each_init(Vec::new, |shares, pair| {
             let pair = Pair::new(pairs, pair, direction);
-            pair.shares(plan, direction, shares);
-            let y = View::new(&y[pair.source.start * d..pair.source.end * d], pair.source.len(), d);
+            pair.shares(cpu.precision, plan, direction, shares);
+            let y = cpu.precision.operands(&y[pair.source.start * d..pair.source.end * d]);
+            let y = View::new(&y, pair.source.len(), d);
             // SAFETY: pairs do not overlap.
             let out = unsafe { out.part(pair.target.start * d..pair.target.end * d) };
             multiply(pair.weights(shares, direction), y, out);
@@ -162,14 +167,16 @@ pub(super) fn backward(
             || (Vec::new(), Vec::new()),
             |(shares, inner), pair| {
                 let pair = Pair::new(pairs, pair, direction);
-                pair.shares(plan, direction, shares);
+                pair.shares(cpu.precision, plan, direction, shares);
                 let weights = pair.weights(shares, direction);
-                let grad = View::new(&grad[pair.target.start * d..pair.target.end * d], pair.target.len(), d);
+                let grad = cpu.precision.operands(&grad[pair.target.start * d..pair.target.end * d]);
+                let grad = View::new(&grad, pair.target.len(), d);
                 // SAFETY: pairs do not overlap.
                 let d_y = unsafe { d_y.part(pair.source.start * d..pair.source.end * d) };
                 multiply(weights.transposed(), grad, d_y);
                 if let Some(d_plan) = &d_plan {
-                    let y = View::new(&y[pair.source.start * d..pair.source.end * d], pair.source.len(), d);
+                    let y = cpu.precision.operands(&y[pair.source.start * d..pair.source.end * d]);
+                    let y = View::new(&y, pair.source.len(), d);
                     inner.clear();
                     inner.resize(pair.rows * pair.columns, 0.0);
                     // ⟨grad, y⟩ as [T_v × T_t] for both directions.

@@ -14,6 +14,7 @@ use super::simd::{axpy, dispatched, lanes, weighted_rows};
 use super::topk::Candidates;
 use super::{Cpu, InstructionSet};
 use crate::codes::{Block, CodeShape, Codes, Dictionary, Selection, UNUSED};
+use crate::precision::Precision;
 
 /// Which rows of W_encᵀ compete for `k` slots.
 struct Contest<'a> {
@@ -103,7 +104,7 @@ fn run_by<P: Product>(
                     let positions = strip * width..((strip + 1) * width).min(contest.latents.len());
                     let row = |latent: usize| &dictionary.w_enc_t[latent * d..(latent + 1) * d];
                     let rows: Vec<&[f32]> = positions.map(|p| row(contest.latents.at(p))).collect();
-                    P::pack_strip(cpu.arch, &rows, d, width, out);
+                    P::pack_strip((cpu.arch, cpu.precision), &rows, d, width, out);
                 },
             );
         });
@@ -128,13 +129,21 @@ fn run_by<P: Product>(
             .for_each_init(Workspace::<P>::default, |workspace, ((indices, values), acts)| {
                 let tokens = acts.len() / d;
                 workspace.panels.resize(tokens.div_ceil(P::ROWS) * P::panel(d), P::Operand::zeroed());
-                P::pack_tokens(cpu.arch, acts, &dictionary.b_dec, d, &mut workspace.panels);
+                P::pack_tokens((cpu.arch, cpu.precision), acts, &dictionary.b_dec, d, &mut workspace.panels);
                 let mut slot = 0;
                 for contest in &contests {
                     let strips = contest.first_strip..contest.first_strip + contest.latents.len().div_ceil(width);
                     let weights = &packed[strips.start * strip..strips.end * strip];
                     let bias = &bias[strips.start * width..strips.end * width];
-                    cpu.arch.dispatch(Scan::<P> { weights, bias, d, tokens, k: contest.k, workspace });
+                    cpu.arch.dispatch(Scan::<P> {
+                        precision: cpu.precision,
+                        weights,
+                        bias,
+                        d,
+                        tokens,
+                        k: contest.k,
+                        workspace,
+                    });
                     for token in 0..tokens {
                         let at = token * k + slot..token * k + slot + contest.k;
                         let best = workspace.candidates.best(token).map(|(p, value)| (contest.latents.at(p), value));
@@ -161,6 +170,7 @@ impl<P: Product> Default for Workspace<P> {
 
 /// Offers the pre-activations of every strip to the candidates of a chunk.
 struct Scan<'a, P: Product> {
+    precision: Precision,
     weights: &'a [P::Operand],
     bias: &'a [f32],
     d: usize,
@@ -174,7 +184,7 @@ impl<P: Product> WithSimd for Scan<'_, P> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { weights, bias, d, tokens, k, workspace } = self;
+        let Self { precision, weights, bias, d, tokens, k, workspace } = self;
         let width = 2 * S::F32_LANES;
         let Workspace { panels, activations, candidates } = workspace;
         candidates.start(tokens, k, width);
@@ -182,7 +192,7 @@ impl<P: Product> WithSimd for Scan<'_, P> {
         let hold = P::hold();
         let strips = weights.chunks_exact(P::strip(d, width)).zip(bias.chunks_exact(width));
         for (strip, (weights, bias)) in strips.enumerate() {
-            P::multiply(&hold, simd, panels, weights, bias, d, activations);
+            P::multiply(&hold, simd, precision, panels, weights, bias, d, activations);
             candidates.offer(simd, strip * width, activations);
         }
     }
@@ -219,7 +229,12 @@ pub(super) fn backward(
 ) {
     let d = dictionary.d;
     let by_latent = Groups::by_latent(codes, Block::Joint, d_values);
-    let source = Source::new(cpu, acts, codes.n, d, by_latent.entries());
+    // Σ da (h − b_dec) = Σ da h − (Σ da) b_dec, which spares a pass; what is rounded is the difference.
+    let rounded = cpu.precision == Precision::Bf16;
+    let source = match rounded {
+        true => Source::less(cpu, acts, &dictionary.b_dec[..d], codes.n, d),
+        false => Source::new(cpu, acts, codes.n, d, by_latent.entries()),
+    };
     groups::add(cpu, &by_latent, &source, &mut gradients.w_enc_t);
     source.release(cpu);
     cpu.run(|| {
@@ -233,8 +248,9 @@ pub(super) fn backward(
                 if !coefficients.is_empty() {
                     let sum = coefficients.iter().sum::<f32>();
                     *bias += sum;
-                    // Σ da (h − b_dec) = Σ da h − (Σ da) b_dec
-                    subtract(cpu.arch, sum, &dictionary.b_dec, row);
+                    if !rounded {
+                        subtract(cpu.arch, sum, &dictionary.b_dec, row);
+                    }
                 }
             });
     });

@@ -13,6 +13,7 @@ use super::decode::runs;
 use super::parallel::{Disjoint, chunks};
 use super::simd::{dispatched, weighted_rows};
 use crate::codes::{Block, Codes, UNUSED};
+use crate::precision::{Precision, nearest};
 
 /// For every group the rows it sums, with their coefficients.
 pub(super) struct Groups {
@@ -123,19 +124,33 @@ const LINE: usize = 16;
 const USES: usize = 6;
 
 impl<'a> Source<'a> {
-    /// The `rows` first rows of `matrix`, to be used `entries` times in all.
+    /// The `rows` first rows of `matrix` as operands of the backend's precision, to be used `entries` times in all.
     pub(super) fn new(cpu: &Cpu, matrix: &'a [f32], rows: usize, d: usize, entries: usize) -> Self {
         let width = [4 * LINE, 2 * LINE].into_iter().find(|width| rows * width <= CACHED).unwrap_or(LINE);
-        Self::with_width(cpu, matrix, rows, d, entries, width)
+        Self::with_width(cpu, (matrix, &[]), rows, d, entries, width)
     }
 
     /// As [`Source::new`], in slices of 64 columns: for dots, which end in a sum over lanes at every slice.
     pub(super) fn for_dots(cpu: &Cpu, matrix: &'a [f32], rows: usize, d: usize, entries: usize) -> Self {
-        Self::with_width(cpu, matrix, rows, d, entries, 4 * LINE)
+        Self::with_width(cpu, (matrix, &[]), rows, d, entries, 4 * LINE)
     }
 
-    fn with_width(cpu: &Cpu, matrix: &'a [f32], rows: usize, d: usize, entries: usize, width: usize) -> Self {
-        if entries < USES * rows || d < 2 * LINE {
+    /// As [`Source::new`], rows less `minus` \[d\]; always a copy.
+    pub(super) fn less(cpu: &Cpu, matrix: &'a [f32], minus: &[f32], rows: usize, d: usize) -> Self {
+        Self::with_width(cpu, (matrix, minus), rows, d, usize::MAX, 4 * LINE)
+    }
+
+    fn with_width(
+        cpu: &Cpu,
+        (matrix, minus): (&'a [f32], &[f32]),
+        rows: usize,
+        d: usize,
+        entries: usize,
+        width: usize,
+    ) -> Self {
+        let rounded = cpu.precision == Precision::Bf16;
+        let as_it_is = !rounded && minus.is_empty();
+        if as_it_is && (entries < USES * rows || d < 2 * LINE) {
             return Self { matrix, d, width: 4 * LINE, copy: None };
         }
         let mut values = cpu.scratch.take(d.div_ceil(width) * rows * width + LINE);
@@ -148,7 +163,14 @@ impl<'a> Source<'a> {
                         let at = (slice * rows + row) * width;
                         // SAFETY: every (slice, row) has its own part.
                         let out = unsafe { out.part(at..at + width) };
-                        out[..part.len()].copy_from_slice(part);
+                        let kept = &mut out[..part.len()];
+                        kept.copy_from_slice(part);
+                        if !minus.is_empty() {
+                            kept.iter_mut().zip(&minus[slice * width..]).for_each(|(x, minus)| *x -= minus);
+                        }
+                        if rounded {
+                            kept.iter_mut().for_each(|x| *x = nearest(*x));
+                        }
                         out[part.len()..].fill(0.0);
                     }
                 }

@@ -33,6 +33,7 @@ use crate::backend::{AdamW, Backend, Direction, Factor};
 use crate::codes::{Block, Codes, Dictionary};
 use crate::error::KernelError;
 use crate::memory::host_memory;
+use crate::precision::Precision;
 use crate::ragged::{Pairs, Ragged};
 use crate::scalar::Scalar;
 use crate::transport::{Plan, SinkhornOptions};
@@ -41,6 +42,7 @@ use crate::transport::{Plan, SinkhornOptions};
 #[derive(Clone, Debug)]
 pub struct Cpu {
     set: InstructionSet,
+    precision: Precision,
     /// The vectors of `set`.
     arch: pulp::Arch,
     pool: Arc<rayon::ThreadPool>,
@@ -73,7 +75,7 @@ impl Cpu {
             .thread_name(|index| format!("lucid-cpu-{index}"))
             .build()
             .map_err(|error| unavailable(error.to_string()))?;
-        Ok(Self { set, arch: set.arch()?, pool: Arc::new(pool), scratch: Arc::default() })
+        Ok(Self { set, precision: Precision::F32, arch: set.arch()?, pool: Arc::new(pool), scratch: Arc::default() })
     }
 
     /// Number of threads.
@@ -103,6 +105,10 @@ impl Backend for Cpu {
 
     fn name(&self) -> &'static str {
         "cpu"
+    }
+
+    fn with_precision(&self, precision: Precision) -> Result<Self, KernelError> {
+        Ok(Self { precision, ..self.clone() })
     }
 
     fn encode_topk(

@@ -7,6 +7,10 @@ use bytemuck::Pod;
 use pulp::{Arch, Simd};
 
 use super::amx::{self, Tile, Tiles};
+use crate::precision::Precision;
+
+/// The vectors at hand, and what operands are rounded to.
+pub(super) type With = (Arch, Precision);
 
 /// A way to multiply tokens by the rows of W_encᵀ: how operands are packed, and what makes pre-activations of them.
 pub(super) trait Product: Copy + Send + Sync {
@@ -22,9 +26,9 @@ pub(super) trait Product: Copy + Send + Sync {
     /// Operands of a strip of `d` columns.
     fn strip(d: usize, width: usize) -> usize;
     /// Packs tokens `acts` \[n · d\] minus `b_dec` into panels; missing tokens are 0.
-    fn pack_tokens(arch: Arch, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Self::Operand]);
+    fn pack_tokens(with: With, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Self::Operand]);
     /// Packs `rows` of length `d`, `width` or fewer, into one strip; missing ones are 0.
-    fn pack_strip(arch: Arch, rows: &[&[f32]], d: usize, width: usize, strip: &mut [Self::Operand]);
+    fn pack_strip(with: With, rows: &[&[f32]], d: usize, width: usize, strip: &mut [Self::Operand]);
     /// What a thread holds while it multiplies.
     type Hold;
     /// Makes the calling thread ready.
@@ -33,6 +37,7 @@ pub(super) trait Product: Copy + Send + Sync {
     fn multiply<S: Simd>(
         hold: &Self::Hold,
         simd: S,
+        precision: Precision,
         panels: &[Self::Operand],
         strip: &[Self::Operand],
         bias: &[f32],
@@ -67,21 +72,21 @@ impl<const ROWS: usize> Product for Vectors<ROWS> {
         width * d
     }
 
-    fn pack_tokens(_: Arch, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [f32]) {
+    fn pack_tokens((_, precision): With, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [f32]) {
         panels.fill(0.0);
         for (panel, tokens) in panels.chunks_exact_mut(ROWS * d).zip(acts.chunks(ROWS * d)) {
             for (row, token) in tokens.chunks_exact(d).enumerate() {
                 for ((slot, &h), &b) in panel[row..].iter_mut().step_by(ROWS).zip(token).zip(b_dec) {
-                    *slot = h - b;
+                    *slot = precision.round(h - b);
                 }
             }
         }
     }
 
-    fn pack_strip(_: Arch, rows: &[&[f32]], d: usize, width: usize, strip: &mut [f32]) {
+    fn pack_strip((_, precision): With, rows: &[&[f32]], d: usize, width: usize, strip: &mut [f32]) {
         for (lane, row) in rows.iter().enumerate() {
             for (slot, &value) in strip[lane..].iter_mut().step_by(width).zip(&row[..d]) {
-                *slot = value;
+                *slot = precision.round(value);
             }
         }
         for lane in rows.len()..width {
@@ -94,7 +99,16 @@ impl<const ROWS: usize> Product for Vectors<ROWS> {
     fn hold() {}
 
     #[inline(always)]
-    fn multiply<S: Simd>((): &(), simd: S, panels: &[f32], strip: &[f32], bias: &[f32], d: usize, out: &mut [f32]) {
+    fn multiply<S: Simd>(
+        (): &(),
+        simd: S,
+        _: Precision,
+        panels: &[f32],
+        strip: &[f32],
+        bias: &[f32],
+        d: usize,
+        out: &mut [f32],
+    ) {
         let (strip, _) = S::as_simd_f32s(strip);
         let (strip, _) = strip.as_chunks::<2>();
         let (bias, _) = S::as_simd_f32s(bias);
@@ -138,11 +152,11 @@ impl Product for Matrices {
         amx::tiles(d)
     }
 
-    fn pack_tokens(arch: Arch, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Tile]) {
+    fn pack_tokens((arch, _): With, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Tile]) {
         amx::pack_panels(arch, acts, b_dec, d, panels);
     }
 
-    fn pack_strip(arch: Arch, rows: &[&[f32]], d: usize, _: usize, strip: &mut [Tile]) {
+    fn pack_strip((arch, _): With, rows: &[&[f32]], d: usize, _: usize, strip: &mut [Tile]) {
         amx::pack_strip(arch, rows, d, strip);
     }
 
@@ -154,6 +168,7 @@ impl Product for Matrices {
     fn multiply<S: Simd>(
         tiles: &Tiles,
         _: S,
+        precision: Precision,
         panels: &[Tile],
         strip: &[Tile],
         bias: &[f32],
@@ -165,6 +180,7 @@ impl Product for Matrices {
         for row in rows.chunks_exact_mut(2) {
             (row[0], row[1]) = (bias[0], bias[1]);
         }
-        amx::multiply(tiles, panels, strip, d, true, out);
+        // High parts are the rounded operands.
+        amx::multiply(tiles, panels, strip, d, precision == Precision::F32, true, out);
     }
 }

@@ -70,7 +70,7 @@ impl SplitMatrix {
         pack_panels(self.arch, x, &[], d, panels);
         let hold = Tiles::configure();
         for (strip, tiles) in self.strips.chunks_exact(tiles(d)).enumerate() {
-            multiply(&hold, panels, tiles, d, false, products);
+            multiply(&hold, panels, tiles, d, true, false, products);
             let columns = strip * SIDE..((strip + 1) * SIDE).min(width);
             for (out, product) in out.chunks_exact_mut(width).zip(products.chunks_exact(SIDE)) {
                 out[columns.clone()].copy_from_slice(&product[..columns.len()]);

@@ -1,7 +1,7 @@
 // Barycentres under a normalised plan (spec 4), both ways, forward and backward, as ragged products on tensor cores.
 //
 // Contract: `Backend::barycenter`, `Backend::barycenter_backward`; scalar twin: scalar/barycenter.rs. Operands are f32 and
-// are split into bf16 halves on their way to shared memory (split.cuh).
+// are split into bf16 halves on their way to shared memory (split.cuh); where `split` is not set, low halves are left out.
 #include "mma.cuh"
 #include "split.cuh"
 #include "warp.cuh"
@@ -23,10 +23,11 @@ struct Halves {
 };
 
 // Four neighbours within a chunk, `at` a multiple of 4.
+template <bool split>
 __device__ inline void put_four(Halves& halves, u32 at, float4 value) {
     const SplitPair first = split_pair(value.x, value.y), second = split_pair(value.z, value.w);
     *reinterpret_cast<uint2*>(halves.hi + at) = uint2{first.hi, second.hi};
-    *reinterpret_cast<uint2*>(halves.lo + at) = uint2{first.lo, second.lo};
+    if (split) *reinterpret_cast<uint2*>(halves.lo + at) = uint2{first.lo, second.lo};
 }
 
 __device__ inline float4 load_four(bool aligned, const float* row, u32 x, u32 d) {
@@ -46,15 +47,16 @@ __device__ inline Inverse inverse(float mass) {
 
 // Adds the product of one depth to a warp's sums. `rows_are_terms`: b lies as [term][column] (at64), else as
 // [column][term] (at32).
-template <bool rows_are_terms>
+template <bool split, bool rows_are_terms>
 __device__ void accumulate(const Halves& a, const Halves& b, float (&sums)[2][4][4]) {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u32 warp_m = warp / 2 * 32, warp_n = warp % 2 * 32;
 #pragma unroll
     for (u32 k = 0; k < DEPTH; k += 16) {
-        u32 right[2][4][2];
+        constexpr u32 PARTS = split ? 2 : 1;
+        u32 right[PARTS][4][2];
 #pragma unroll
-        for (u32 half = 0; half < 2; half++) {
+        for (u32 half = 0; half < PARTS; half++) {
             const u16* from = half ? b.lo : b.hi;
 #pragma unroll
             for (u32 pair = 0; pair < 2; pair++) {
@@ -73,11 +75,13 @@ __device__ void accumulate(const Halves& a, const Halves& b, float (&sums)[2][4]
             const u32 at = at32(warp_m + tile * 16 + lane % 16, k + lane / 16 * 8);
             u32 hi[4], lo[4];
             ldmatrix_x4(hi, a.hi + at);
-            ldmatrix_x4(lo, a.lo + at);
+            if (split) ldmatrix_x4(lo, a.lo + at);
 #pragma unroll
             for (u32 column = 0; column < 4; column++) {
-                mma_bf16(sums[tile][column], lo, right[0][column]);
-                mma_bf16(sums[tile][column], hi, right[1][column]);
+                if (split) {
+                    mma_bf16(sums[tile][column], lo, right[0][column]);
+                    mma_bf16(sums[tile][column], hi, right[PARTS - 1][column]);
+                }
                 mma_bf16(sums[tile][column], hi, right[0][column]);
             }
         }
@@ -107,17 +111,18 @@ __device__ inline u64 cell(u32 row, u32 term, u32 rows, u32 terms, bool transpos
     return transposed ? u64(term) * rows + row : u64(row) * terms + term;
 }
 
-}  // namespace
+// What a block of mix_rows works in.
+struct Mix {
+    Halves a, b;
+    Inverse of_row[TILE], of_term[DEPTH];
+};
 
-// out[i] = Σ_j share_ij y[j] over a pair, share = Π_ij / mass where mass > 0, else 0. `own` and `other` are the offsets of
-// the output's and the sum's tokens; mass belongs to the output's tokens (`mass_of_own`: a barycentre) or to the sum's
-// (the gradient of its points). Grid: (pairs, d / 64, longest / 64).
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mass_of_own, u32 transposed,
-         const u64* __restrict__ own, const u64* __restrict__ other, const u64* __restrict__ cells,
-         const float* __restrict__ y, u32 d, float* __restrict__ out) {
-    __shared__ __align__(16) Halves a, b;
-    __shared__ Inverse of_row[TILE], of_term[DEPTH];
+template <bool split>
+__device__ inline void mix(const float* __restrict__ plan, const float* __restrict__ mass, u32 mass_of_own, u32 transposed,
+                           const u64* __restrict__ own, const u64* __restrict__ other, const u64* __restrict__ cells,
+                           const float* __restrict__ y, u32 d, float* __restrict__ out, Mix& room) {
+    Halves &a = room.a, &b = room.b;
+    Inverse *of_row = room.of_row, *of_term = room.of_term;
     const u64 pair = blockIdx.x;
     const u32 rows = u32(own[pair + 1] - own[pair]), terms = u32(other[pair + 1] - other[pair]);
     const u32 first_row = blockIdx.z * TILE, first_column = blockIdx.y * TILE;
@@ -171,29 +176,27 @@ mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mas
                 auto part = [&](float cell, u32 t) { return cell * of_term[t].first * of_term[t].second; };
                 share = {part(share.x, t), part(share.y, t + 1), part(share.z, t + 2), part(share.w, t + 3)};
             }
-            put_four(a, at32(r, t), share);
+            put_four<split>(a, at32(r, t), share);
         }
 #pragma unroll
         for (u32 i = 0; i < EACH; i++) {
             const u32 at = (threadIdx.x + i * THREADS) * 4;
-            put_four(b, at64(at / TILE, at % TILE), points[i]);
+            put_four<split>(b, at64(at / TILE, at % TILE), points[i]);
         }
         __syncthreads();
         // The next points are on their way while these are multiplied.
         if (base + DEPTH < terms) read_points(base + DEPTH);
-        accumulate<true>(a, b, sums);
+        accumulate<split, true>(a, b, sums);
     }
     each_output(sums, [&](u32 r, u32 c, float sum) {
         if (first_row + r < rows && first_column + c < d) out[u64(first_row + r) * d + first_column + c] = sum;
     });
 }
 
-// inner[cell] = ⟨grad of the target, y of the source⟩ for every cell of the plan; `transposed` if targets are its columns.
-// Grid: (pairs, longest source / 64, longest target / 64).
-extern "C" __global__ void __launch_bounds__(THREADS)
-mix_inner(const float* __restrict__ grad, const float* __restrict__ y, u32 transposed, const u64* __restrict__ target,
-          const u64* __restrict__ source, const u64* __restrict__ cells, u32 d, float* __restrict__ inner) {
-    __shared__ __align__(16) Halves a, b;
+template <bool split>
+__device__ inline void inner_products(const float* __restrict__ grad, const float* __restrict__ y, u32 transposed,
+                                      const u64* __restrict__ target, const u64* __restrict__ source,
+                                      const u64* __restrict__ cells, u32 d, float* __restrict__ inner, Halves& a, Halves& b) {
     const u64 pair = blockIdx.x;
     const u32 targets = u32(target[pair + 1] - target[pair]), sources = u32(source[pair + 1] - source[pair]);
     const u32 first_target = blockIdx.z * TILE, first_source = blockIdx.y * TILE;
@@ -206,18 +209,57 @@ mix_inner(const float* __restrict__ grad, const float* __restrict__ y, u32 trans
             const u32 r = at / DEPTH, x = base + at % DEPTH;
             const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
             const bool in_targets = first_target + r < targets, in_sources = first_source + r < sources;
-            put_four(a, at32(r, at % DEPTH),
+            put_four<split>(a, at32(r, at % DEPTH),
                      in_targets ? load_four(d % 4 == 0, grad + u64(first_target + r) * d, x, d) : zero);
-            put_four(b, at32(r, at % DEPTH),
+            put_four<split>(b, at32(r, at % DEPTH),
                      in_sources ? load_four(d % 4 == 0, y + u64(first_source + r) * d, x, d) : zero);
         }
         __syncthreads();
-        accumulate<false>(a, b, sums);
+        accumulate<split, false>(a, b, sums);
     }
     each_output(sums, [&](u32 r, u32 c, float sum) {
         const u32 i = first_target + r, j = first_source + c;
         if (i < targets && j < sources) inner[cell(i, j, targets, sources, transposed)] = sum;
     });
+}
+
+}  // namespace
+
+// out[i] = Σ_j share_ij y[j] over a pair, share = Π_ij / mass where mass > 0, else 0. `own` and `other` are the offsets of
+// the output's and the sum's tokens; mass belongs to the output's tokens (`mass_of_own`: a barycentre) or to the sum's
+// (the gradient of its points). Grid: (pairs, d / 64, longest / 64).
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mass_of_own, u32 transposed,
+         const u64* __restrict__ own, const u64* __restrict__ other, const u64* __restrict__ cells,
+         const float* __restrict__ y, u32 d, float* __restrict__ out) {
+    __shared__ __align__(16) Mix room;
+    mix<true>(plan, mass, mass_of_own, transposed, own, other, cells, y, d, out, room);
+}
+
+// The same of operands rounded to bf16.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+mix_rows_bf16(const float* __restrict__ plan, const float* __restrict__ mass, u32 mass_of_own, u32 transposed,
+              const u64* __restrict__ own, const u64* __restrict__ other, const u64* __restrict__ cells,
+              const float* __restrict__ y, u32 d, float* __restrict__ out) {
+    __shared__ __align__(16) Mix room;
+    mix<false>(plan, mass, mass_of_own, transposed, own, other, cells, y, d, out, room);
+}
+
+// inner[cell] = ⟨grad of the target, y of the source⟩ for every cell of the plan; `transposed` if targets are its columns.
+// Grid: (pairs, longest source / 64, longest target / 64).
+extern "C" __global__ void __launch_bounds__(THREADS)
+mix_inner(const float* __restrict__ grad, const float* __restrict__ y, u32 transposed, const u64* __restrict__ target,
+          const u64* __restrict__ source, const u64* __restrict__ cells, u32 d, float* __restrict__ inner) {
+    __shared__ __align__(16) Halves a, b;
+    inner_products<true>(grad, y, transposed, target, source, cells, d, inner, a, b);
+}
+
+// The same of operands rounded to bf16.
+extern "C" __global__ void __launch_bounds__(THREADS)
+mix_inner_bf16(const float* __restrict__ grad, const float* __restrict__ y, u32 transposed, const u64* __restrict__ target,
+               const u64* __restrict__ source, const u64* __restrict__ cells, u32 d, float* __restrict__ inner) {
+    __shared__ __align__(16) Halves a, b;
+    inner_products<false>(grad, y, transposed, target, source, cells, d, inner, a, b);
 }
 
 // dΠ += (inner − Σ share · inner) / mass of the target, where that is > 0. One warp a target; grid: (pairs, shares of the

@@ -48,10 +48,46 @@ pub(super) fn forward<D: Driver>(
     let at = context.state().pairs(&context.driver, pairs)?;
     let (target, source, mass, transposed) = sides(plan, pairs, direction, at);
     let grid = [narrow("pairs", pairs.len())?, narrow("d", d.div_ceil(TILE))?, blocks(target.longest, TILE)];
-    launch!(context, "mix_rows", grid, 128, 0;
-        plan.plan.read_at(pairs.cells.total()), mass, 1u32, transposed, target.offsets, source.offsets, at.cells,
-        y.read_at(direction.source(pairs).total() * d), narrow("d", d)?,
-        out.write_at(direction.target(pairs).total() * d))
+    mix(
+        context,
+        grid,
+        &Mix {
+            plan: plan.plan.read_at(pairs.cells.total()),
+            mass,
+            mass_of_own: 1,
+            transposed,
+            own: target.offsets,
+            other: source.offsets,
+            cells: at.cells,
+            points: y.read_at(direction.source(pairs).total() * d),
+            d: narrow("d", d)?,
+            out: out.write_at(direction.target(pairs).total() * d),
+        },
+    )
+}
+
+/// Arguments of `mix_rows`.
+struct Mix {
+    plan: u64,
+    mass: u64,
+    mass_of_own: u32,
+    transposed: u32,
+    own: u64,
+    other: u64,
+    cells: u64,
+    points: u64,
+    d: u32,
+    out: u64,
+}
+
+fn mix<D: Driver>(context: &Context<D>, grid: [u32; 3], mix: &Mix) -> Result<(), KernelError> {
+    let Mix { plan, mass, mass_of_own, transposed, own, other, cells, points, d, out } = *mix;
+    match context.rounds() {
+        false => launch!(context, "mix_rows", grid, 128, 0;
+            plan, mass, mass_of_own, transposed, own, other, cells, points, d, out),
+        true => launch!(context, "mix_rows_bf16", grid, 128, 0;
+            plan, mass, mass_of_own, transposed, own, other, cells, points, d, out),
+    }
 }
 
 pub(super) fn backward<D: Driver>(
@@ -75,15 +111,33 @@ pub(super) fn backward<D: Driver>(
     let grad = grad.read_at(direction.target(pairs).total() * d);
     let sources = direction.source(pairs).total() * d;
     let grid = [count, narrow("d", d.div_ceil(TILE))?, blocks(source.longest, TILE)];
-    launch!(context, "mix_rows", grid, 128, 0;
-        masses, mass, 0u32, 1 - transposed, source.offsets, target.offsets, at.cells, grad, narrow("d", d)?,
-        d_y.write_at(sources))?;
+    mix(
+        context,
+        grid,
+        &Mix {
+            plan: masses,
+            mass,
+            mass_of_own: 0,
+            transposed: 1 - transposed,
+            own: source.offsets,
+            other: target.offsets,
+            cells: at.cells,
+            points: grad,
+            d: narrow("d", d)?,
+            out: d_y.write_at(sources),
+        },
+    )?;
     let Some(d_plan) = d_plan else { return Ok(()) };
     state.matrix.reserve(cells)?;
     let inner = state.matrix.write_at(cells);
     let grid = [count, blocks(source.longest, TILE), blocks(target.longest, TILE)];
-    launch!(context, "mix_inner", grid, 128, 0;
-        grad, y.read_at(sources), transposed, target.offsets, source.offsets, at.cells, narrow("d", d)?, inner)?;
+    let (y, width) = (y.read_at(sources), narrow("d", d)?);
+    match context.rounds() {
+        false => launch!(context, "mix_inner", grid, 128, 0;
+            grad, y, transposed, target.offsets, source.offsets, at.cells, width, inner)?,
+        true => launch!(context, "mix_inner_bf16", grid, 128, 0;
+            grad, y, transposed, target.offsets, source.offsets, at.cells, width, inner)?,
+    }
     launch!(context, "plan_gradient", [count, blocks(target.longest, 4).min(64), 1], 128, 0;
         masses, mass, inner, transposed, target.offsets, source.offsets, at.cells, d_plan.write_at(cells))
 }

@@ -159,11 +159,80 @@ __device__ float gather_rows(const u32* __restrict__ entries, u32 start, u32 sto
     return weight_sum;
 }
 
+// The same of rows rounded to bf16, `stride` from one to the next, from which nothing more is subtracted: eight columns a thread.
+template <bool aligned>
+__device__ float gather_rounded(const u32* __restrict__ entries, u32 start, u32 stop, u32 k,
+                                const float* __restrict__ weights, const u16* __restrict__ rows, u32 stride, u32 d, float* to,
+                                bool add, u32* tokens, float* scales) {
+    float weight_sum = 0.0f;
+    for (u32 base = 0; base < d; base += blockDim.x * 8) {
+        const u32 x = base + threadIdx.x * 8;
+        Eight sum = {};
+        for (u32 at = start; at < stop; at += STAGED) {
+            const u32 count = min(STAGED, stop - at);
+            __syncthreads();
+            for (u32 e = threadIdx.x; e < count; e += blockDim.x) {
+                const u32 entry = entries[at + e];
+                tokens[e] = entry / k;
+                scales[e] = weights[entry];
+                if (base == 0) weight_sum += weights[entry];
+            }
+            __syncthreads();
+            if (x >= d) continue;
+#pragma unroll 8
+            for (u32 e = 0; e < count; e++) add_scaled(sum, scales[e], eight(eight_bits(rows + u64(tokens[e]) * stride + x)));
+        }
+        if (add) add_scaled(sum, 1.0f, eight_columns<aligned>(to, x, d));
+        store_eight<aligned>(to, x, d, sum);
+    }
+    return weight_sum;
+}
+
+// What a block of csc_rows adds.
+struct Piece {
+    u32 latent, start, stop;
+    bool whole;  // and not a segment
+};
+
+// Blocks 0 .. latents are the latents of up to SEGMENT entries; the blocks behind them are the segments of the others. False
+// where there is nothing to add.
+__device__ inline bool piece_of(u32 block, const u32* __restrict__ offsets, const u32* __restrict__ cuts, u32 latents,
+                                u32 first, u32 end, Piece& piece) {
+    piece.latent = block;
+    piece.whole = block < latents;
+    if (piece.whole) {
+        piece.start = offsets[block], piece.stop = offsets[block + 1];
+        if (piece.start == piece.stop || piece.stop - piece.start > SEGMENT) return false;
+    } else {
+        const u32 segment = block - latents;
+        if (segment >= cuts[latents]) return false;
+        // The last latent whose first segment is not behind this one.
+        u32 low = 0, high = latents - 1;
+        while (low < high) {
+            const u32 middle = (low + high + 1) / 2;
+            if (cuts[middle] <= segment) low = middle;
+            else high = middle - 1;
+        }
+        piece.latent = low;
+        piece.start = offsets[low] + (segment - cuts[low]) * SEGMENT;
+        piece.stop = min(piece.start + SEGMENT, offsets[low + 1]);
+    }
+    return piece.latent >= first && piece.latent < end;
+}
+
+// Σ weight of a piece, from its threads' shares.
+__device__ inline void add_bias(const Piece& piece, u32 segment, float weight_sum, float* bias, float* partial_bias,
+                                float* scratch) {
+    weight_sum = block_sum(weight_sum, scratch);
+    if (threadIdx.x > 0) return;
+    if (piece.whole) bias[piece.latent] += weight_sum;
+    else partial_bias[segment] = weight_sum;
+}
+
 }  // namespace
 
 // For latents first .. end: out[latent] += Σ weight (row − subtract), and bias[latent] += Σ weight where given, over the
-// latent's entries, row = rows[entry / k], weight = weights[entry]. Blocks 0 .. latents are the latents of up to SEGMENT
-// entries; the blocks behind them are the segments of the others, which leave their sums in partial [· d] and
+// latent's entries, row = rows[entry / k], weight = weights[entry]. Segments (piece_of) leave their sums in partial [· d] and
 // partial_bias.
 extern "C" __global__ void __launch_bounds__(THREADS, 6)
 csc_rows(const u32* __restrict__ entries, const u32* __restrict__ offsets, const u32* __restrict__ cuts, u32 latents,
@@ -173,37 +242,35 @@ csc_rows(const u32* __restrict__ entries, const u32* __restrict__ offsets, const
     __shared__ u32 tokens[STAGED];
     __shared__ float scales[STAGED];
     __shared__ float scratch[32];
-    u32 latent = blockIdx.x, start, stop;
-    const bool whole = latent < latents;
-    if (whole) {
-        start = offsets[latent], stop = offsets[latent + 1];
-        if (start == stop || stop - start > SEGMENT) return;
-    } else {
-        const u32 segment = blockIdx.x - latents;
-        if (segment >= cuts[latents]) return;
-        // The last latent whose first segment is not behind this one.
-        u32 low = 0, high = latents - 1;
-        while (low < high) {
-            const u32 middle = (low + high + 1) / 2;
-            if (cuts[middle] <= segment) low = middle;
-            else high = middle - 1;
-        }
-        latent = low;
-        start = offsets[latent] + (segment - cuts[latent]) * SEGMENT;
-        stop = min(start + SEGMENT, offsets[latent + 1]);
-    }
-    if (latent < first || latent >= end) return;
-    float* to = whole ? out + u64(latent) * d : partial + u64(blockIdx.x - latents) * d;
-    float weight_sum =
-        d % 4 == 0 ? gather_rows<true>(entries, start, stop, k, weights, rows, subtract, d, to, whole, tokens, scales)
-                   : gather_rows<false>(entries, start, stop, k, weights, rows, subtract, d, to, whole, tokens, scales);
-    if (bias) {
-        weight_sum = block_sum(weight_sum, scratch);
-        if (threadIdx.x == 0) {
-            if (whole) bias[latent] += weight_sum;
-            else partial_bias[blockIdx.x - latents] = weight_sum;
-        }
-    }
+    Piece piece;
+    if (!piece_of(blockIdx.x, offsets, cuts, latents, first, end, piece)) return;
+    const u32 segment = blockIdx.x - latents;
+    float* to = piece.whole ? out + u64(piece.latent) * d : partial + u64(segment) * d;
+    const float weight_sum = d % 4 == 0 ? gather_rows<true>(entries, piece.start, piece.stop, k, weights, rows, subtract, d, to,
+                                                            piece.whole, tokens, scales)
+                                        : gather_rows<false>(entries, piece.start, piece.stop, k, weights, rows, subtract, d, to,
+                                                             piece.whole, tokens, scales);
+    if (bias) add_bias(piece, segment, weight_sum, bias, partial_bias, scratch);
+}
+
+// csc_rows of rows that `round_rows` made, less what is to be subtracted.
+extern "C" __global__ void __launch_bounds__(THREADS, 8)
+csc_rows_bf16(const u32* __restrict__ entries, const u32* __restrict__ offsets, const u32* __restrict__ cuts, u32 latents,
+              u32 first, u32 end, u32 k, const float* __restrict__ weights, const u16* __restrict__ rows, u32 stride, u32 d,
+              float* __restrict__ out, float* __restrict__ bias, float* __restrict__ partial,
+              float* __restrict__ partial_bias) {
+    __shared__ u32 tokens[STAGED];
+    __shared__ float scales[STAGED];
+    __shared__ float scratch[32];
+    Piece piece;
+    if (!piece_of(blockIdx.x, offsets, cuts, latents, first, end, piece)) return;
+    const u32 segment = blockIdx.x - latents;
+    float* to = piece.whole ? out + u64(piece.latent) * d : partial + u64(segment) * d;
+    const float weight_sum = d % 4 == 0 ? gather_rounded<true>(entries, piece.start, piece.stop, k, weights, rows, stride, d, to,
+                                                               piece.whole, tokens, scales)
+                                        : gather_rounded<false>(entries, piece.start, piece.stop, k, weights, rows, stride, d,
+                                                                to, piece.whole, tokens, scales);
+    if (bias) add_bias(piece, segment, weight_sum, bias, partial_bias, scratch);
 }
 
 // Adds the segments of each latent that has any, in order. One block a latent of first .. end.

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::Cuda;
 use super::driver::Driver;
+use super::gather::{self, stride};
 use super::launcher::{Columns, Context, State, blocks, launch, narrow, slots};
+use super::{Buffer, Cuda};
 use crate::codes::{Block, CodeShape, Codes, Dictionary};
 use crate::error::KernelError;
 
@@ -31,7 +32,7 @@ pub(super) fn forward<D: Driver>(
     block: Block,
     dictionary: &Dictionary<Cuda<D>>,
     bias: bool,
-    out: &mut super::Buffer<f32, D>,
+    out: &mut Buffer<f32, D>,
 ) -> Result<(), KernelError> {
     let (n, d) = (codes.n, dictionary.d);
     if n == 0 {
@@ -39,11 +40,38 @@ pub(super) fn forward<D: Driver>(
     }
     let (indices, values) = slots(codes);
     let range = range(codes.shape, block);
-    let rows = dictionary.w_dec.read_at(dictionary.latents * d);
     let bias = if bias { dictionary.b_dec.read_at(d) } else { 0 };
-    launch!(context, "decode_rows", [blocks(n, 1), 1, 1], threads(d), 0;
-        indices, values, n as u64, narrow("k", codes.k)?, narrow("latents", range.start)?, narrow("latents", range.end)?,
-        rows, bias, narrow("d", d)?, out.write_at(n * d))
+    let (grid, k) = ([blocks(n, 1), 1, 1], narrow("k", codes.k)?);
+    let (first, end, width) = (narrow("latents", range.start)?, narrow("latents", range.end)?, narrow("d", d)?);
+    if context.rounds() {
+        let state = &mut *context.state();
+        let (rows, stride) = rounded_decoder(context, state, dictionary)?;
+        return launch!(context, "decode_rows_bf16", grid, threads(d), 0;
+            indices, values, n as u64, k, first, end, rows, stride, bias, width, out.write_at(n * d));
+    }
+    let rows = dictionary.w_dec.read_at(dictionary.latents * d);
+    launch!(context, "decode_rows", grid, threads(d), 0;
+        indices, values, n as u64, k, first, end, rows, bias, width, out.write_at(n * d))
+}
+
+/// Address of W_dec rounded to bf16, made where it has changed, and values from one of its rows to the next.
+fn rounded_decoder<D: Driver>(
+    context: &Context<D>,
+    state: &mut State<D>,
+    dictionary: &Dictionary<Cuda<D>>,
+) -> Result<(u64, u32), KernelError> {
+    let (d, latents) = (dictionary.d, dictionary.latents);
+    let key = (dictionary.w_dec.stamp(), latents as u64);
+    let rows = state.rounded.get_or_make(
+        |&known| known == key,
+        || key,
+        |old| {
+            let mut rows = old.map_or_else(|| context.buffer(0), Ok)?;
+            gather::rounded(context, (dictionary.w_dec.read_at(latents * d), 0), (latents, d), &mut rows)?;
+            Ok::<_, KernelError>(rows)
+        },
+    )?;
+    Ok((rows.read_at(latents * stride(d)), narrow("d", stride(d))?))
 }
 
 /// The slots of `codes` by latent, sorted where that was not done already.
@@ -126,10 +154,17 @@ fn gather<D: Driver>(
     let Gathered { weights, rows, subtract, out, bias } = *gathered;
     let (first, end) = (narrow("latents", range.start)?, narrow("latents", range.end)?);
     let (k, width, d) = (narrow("k", codes.k)?, d, narrow("d", d)?);
-    let grid = narrow("latents", latents + segments)?;
-    launch!(context, "csc_rows", [grid, 1, 1], threads(width), 0;
-        entries, offsets, cuts, narrow("latents", latents)?, first, end, k, weights, rows, subtract, d, out, bias, partial,
-        partial_bias)?;
+    let (grid, latents) = ([narrow("latents", latents + segments)?, 1, 1], narrow("latents", latents)?);
+    if context.rounds() {
+        let n = codes.n;
+        gather::rounded(context, (rows, subtract), (n, width), &mut state.rows)?;
+        let (rows, stride) = (state.rows.read_at(n * stride(width)), narrow("d", stride(width))?);
+        launch!(context, "csc_rows_bf16", grid, threads(width), 0;
+            entries, offsets, cuts, latents, first, end, k, weights, rows, stride, d, out, bias, partial, partial_bias)?;
+    } else {
+        launch!(context, "csc_rows", grid, threads(width), 0;
+            entries, offsets, cuts, latents, first, end, k, weights, rows, subtract, d, out, bias, partial, partial_bias)?;
+    }
     if segments == 0 || range.is_empty() {
         return Ok(());
     }
@@ -164,8 +199,8 @@ pub(super) fn backward<D: Driver>(
     block: Block,
     dictionary: &Dictionary<Cuda<D>>,
     bias: bool,
-    grad: &super::Buffer<f32, D>,
-    d_values: &mut super::Buffer<f32, D>,
+    grad: &Buffer<f32, D>,
+    d_values: &mut Buffer<f32, D>,
     gradients: &mut Dictionary<Cuda<D>>,
 ) -> Result<(), KernelError> {
     let (n, d, latents) = (codes.n, dictionary.d, dictionary.latents);
@@ -175,9 +210,17 @@ pub(super) fn backward<D: Driver>(
     let range = range(codes.shape, block);
     let (indices, values) = slots(codes);
     let grad = grad.read_at(n * d);
-    launch!(context, "decode_values_backward", [blocks(n, 1), 1, 1], 128, 0;
-        indices, n as u64, narrow("k", codes.k)?, narrow("latents", range.start)?, narrow("latents", range.end)?,
-        dictionary.w_dec.read_at(latents * d), grad, narrow("d", d)?, d_values.write_at(n * codes.k))?;
+    let (grid, k, width) = ([blocks(n, 1), 1, 1], narrow("k", codes.k)?, narrow("d", d)?);
+    let (first, end) = (narrow("latents", range.start)?, narrow("latents", range.end)?);
+    if context.rounds() {
+        let (rows, stride) = rounded_decoder(context, &mut context.state(), dictionary)?;
+        launch!(context, "decode_values_backward_bf16", grid, 128, 0;
+            indices, n as u64, k, first, end, rows, stride, grad, width, d_values.write_at(n * codes.k))?;
+    } else {
+        launch!(context, "decode_values_backward", grid, 128, 0;
+            indices, n as u64, k, first, end, dictionary.w_dec.read_at(latents * d), grad, width,
+            d_values.write_at(n * codes.k))?;
+    }
     let out = gradients.w_dec.write_at(latents * d);
     gather(context, codes, latents, d, &range, &Gathered { weights: values, rows: grad, subtract: 0, out, bias: 0 })?;
     if bias {
@@ -189,8 +232,8 @@ pub(super) fn backward<D: Driver>(
 pub(super) fn encode_backward<D: Driver>(
     context: &Context<D>,
     codes: &Codes<Cuda<D>>,
-    d_values: &super::Buffer<f32, D>,
-    acts: &super::Buffer<f32, D>,
+    d_values: &Buffer<f32, D>,
+    acts: &Buffer<f32, D>,
     dictionary: &Dictionary<Cuda<D>>,
     gradients: &mut Dictionary<Cuda<D>>,
 ) -> Result<(), KernelError> {

@@ -10,7 +10,7 @@
 #include "wide.cuh"
 
 // Rows as bf16 halves for the product, in tiles (tiles.cuh): split(rows[list ? list[r] : r] − subtract), `padded` columns,
-// zero behind d; rows behind n are left as they are. Grid: rows / 4 over blocks, a warp a row.
+// zero behind d; rows behind n are left as they are. Without `lo` the high halves alone. Grid: rows / 4 over blocks, a warp a row.
 extern "C" __global__ void __launch_bounds__(128)
 pack_rows(const float* __restrict__ rows, const u32* __restrict__ list, const float* __restrict__ subtract, u64 n, u32 d,
           u32 padded, u16* __restrict__ hi, u16* __restrict__ lo) {
@@ -32,14 +32,13 @@ pack_rows(const float* __restrict__ rows, const u32* __restrict__ list, const fl
             const u64 at = (tiles + x / TILE_COLUMNS) * TILE +
                            swizzled(row % TILE_ROWS, x % TILE_COLUMNS / 8) + x % 8;
             *reinterpret_cast<uint2*>(hi + at) = uint2{first.hi, second.hi};
-            *reinterpret_cast<uint2*>(lo + at) = uint2{first.lo, second.lo};
+            if (lo) *reinterpret_cast<uint2*>(lo + at) = uint2{first.lo, second.lo};
         }
     }
 }
 
 namespace {
 
-constexpr u32 STAGE = 4 * TILE;  // A hi, A lo, B hi, B lo
 // Blocks that fit a multiprocessor by their shared memory; the twin of the product below arch 80 needs more registers.
 #if !defined(LUCID_SHIM) && __CUDA_ARCH__ < 800
 constexpr u32 BLOCKS = 1;
@@ -52,16 +51,12 @@ __device__ inline void stage(u16* shared, const u16* tile) {
     for (u32 at = threadIdx.x * 8; at < TILE; at += 256 * 8) cp_async_16(shared + at, tile + at, true);
 }
 
-}  // namespace
-
-// out[i, j] = ⟨a_i, b_j⟩ + bias[list ? list[j] : j] from tiles as `pack_rows` leaves them: a of m rows, b of n, out [m · n];
-// width a multiple of 32. Hopper has a faster twin in encode_sm90a.cu. Dynamic shared memory: 64 KiB. Grid: (m / 128, n / 128).
-// Eight warps, 64 × 32 outputs each; two stages of cp.async.
-extern "C" __global__ void __launch_bounds__(256, BLOCKS)
-gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u16* __restrict__ b_hi,
-            const u16* __restrict__ b_lo, const float* __restrict__ bias, const u32* __restrict__ list, u64 m, u64 n,
-            u32 width, float* __restrict__ out) {
-    DYN_SHARED(u16, shared);
+// A stage holds A hi, A lo, B hi, B lo, or A and B where operands are not split.
+template <bool split>
+__device__ inline void product(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u16* __restrict__ b_hi,
+                               const u16* __restrict__ b_lo, const float* __restrict__ bias, const u32* __restrict__ list,
+                               u64 m, u64 n, u32 width, float* __restrict__ out, u16* shared) {
+    constexpr u32 PARTS = split ? 2 : 1, STAGE = 2 * PARTS * TILE;
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u32 warp_m = warp / 4 * 64, warp_n = warp % 4 * 32;
     const u32 steps = width / TILE_COLUMNS;
@@ -71,9 +66,8 @@ gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u1
         u16* to = shared + step % 2 * STAGE;
         const u32 at = step * TILE;
         stage(to, a_hi + at);
-        stage(to + TILE, a_lo + at);
-        stage(to + 2 * TILE, b_hi + at);
-        stage(to + 3 * TILE, b_lo + at);
+        stage(to + PARTS * TILE, b_hi + at);
+        if (split) stage(to + TILE, a_lo + at), stage(to + 3 * TILE, b_lo + at);
     };
     float sums[4][4][4] = {};
     load(0);
@@ -87,14 +81,14 @@ gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u1
 // Unrolled, the two halves' fragments would not fit into registers.
 #pragma unroll 1
         for (u32 k = 0; k < TILE_COLUMNS; k += 16) {
-            u32 b[2][4][2];
+            u32 b[PARTS][4][2];
 #pragma unroll
-            for (u32 half = 0; half < 2; half++) {
+            for (u32 half = 0; half < PARTS; half++) {
 #pragma unroll
                 for (u32 pair = 0; pair < 2; pair++) {
                     const u32 row = warp_n + pair * 16 + lane / 16 * 8 + lane % 8;
                     u32 r[4];
-                    ldmatrix_x4(r, from + (2 + half) * TILE + swizzled(row, k / 8 + lane / 8 % 2));
+                    ldmatrix_x4(r, from + (PARTS + half) * TILE + swizzled(row, k / 8 + lane / 8 % 2));
                     b[half][2 * pair][0] = r[0], b[half][2 * pair][1] = r[1];
                     b[half][2 * pair + 1][0] = r[2], b[half][2 * pair + 1][1] = r[3];
                 }
@@ -104,12 +98,14 @@ gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u1
                 const u32 at = swizzled(warp_m + tile * 16 + lane % 16, k / 8 + lane / 16);
                 u32 hi[4], lo[4];
                 ldmatrix_x4(hi, from + at);
-                ldmatrix_x4(lo, from + TILE + at);
+                if (split) ldmatrix_x4(lo, from + TILE + at);
 #pragma unroll
                 for (u32 column = 0; column < 4; column++) {
                     // Small terms first.
-                    mma_bf16(sums[tile][column], lo, b[0][column]);
-                    mma_bf16(sums[tile][column], hi, b[1][column]);
+                    if (split) {
+                        mma_bf16(sums[tile][column], lo, b[0][column]);
+                        mma_bf16(sums[tile][column], hi, b[PARTS - 1][column]);
+                    }
                     mma_bf16(sums[tile][column], hi, b[0][column]);
                 }
             }
@@ -129,6 +125,27 @@ gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u1
             }
         }
     }
+}
+
+}  // namespace
+
+// out[i, j] = ⟨a_i, b_j⟩ + bias[list ? list[j] : j] from tiles as `pack_rows` leaves them: a of m rows, b of n, out [m · n];
+// width a multiple of 32. Hopper has a faster twin in encode_sm90a.cu. Dynamic shared memory: 64 KiB. Grid: (m / 128, n / 128).
+// Eight warps, 64 × 32 outputs each; two stages of cp.async.
+extern "C" __global__ void __launch_bounds__(256, BLOCKS)
+gemm_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u16* __restrict__ b_hi,
+            const u16* __restrict__ b_lo, const float* __restrict__ bias, const u32* __restrict__ list, u64 m, u64 n,
+            u32 width, float* __restrict__ out) {
+    DYN_SHARED(u16, shared);
+    product<true>(a_hi, a_lo, b_hi, b_lo, bias, list, m, n, width, out, shared);
+}
+
+// The same of operands rounded to bf16. Dynamic shared memory: 32 KiB.
+extern "C" __global__ void __launch_bounds__(256, BLOCKS)
+gemm_bf16(const u16* __restrict__ a, const u16* __restrict__ b, const float* __restrict__ bias,
+          const u32* __restrict__ list, u64 m, u64 n, u32 width, float* __restrict__ out) {
+    DYN_SHARED(u16, shared);
+    product<false>(a, nullptr, b, nullptr, bias, list, m, n, width, out, shared);
 }
 
 namespace {

@@ -67,7 +67,8 @@ fn parts(shape: CodeShape) -> Vec<Part> {
     }
 }
 
-/// Splits `n` rows of `d` values, or those in `list`, less `subtract`, into halves of `width` columns, in tiles (tiles.cuh).
+/// Splits `n` rows of `d` values, or those in `list`, less `subtract`, into halves of `width` columns, in tiles (tiles.cuh). Where
+/// operands are rounded, high halves are all there is.
 fn pack<D: Driver>(
     context: &Context<D>,
     (rows, list, subtract): (u64, u64, u64),
@@ -76,9 +77,16 @@ fn pack<D: Driver>(
 ) -> Result<(), KernelError> {
     // Tiles are whole, and those of weights come in twos.
     let len = n.next_multiple_of(2 * TILE) * width;
-    out.reserve(len)?;
+    out.hi.reserve(len)?;
+    let lo = match context.rounds() {
+        true => 0,
+        false => {
+            out.lo.reserve(len)?;
+            out.lo.write_at(len)
+        }
+    };
     let (d, padded) = (narrow("d", d)?, narrow("d", width)?);
-    let (hi, lo) = (out.hi.write_at(len), out.lo.write_at(len));
+    let hi = out.hi.write_at(len);
     launch!(context, "pack_rows", [blocks(n, 4), 1, 1], 128, 0;
         rows, list, subtract, n as u64, d, padded, hi, lo)
 }
@@ -137,17 +145,21 @@ fn select<D: Driver>(
         // Tiles are whole: a chunk's follow those before.
         let halves = (within * width * 2) as u64;
         let len = (within + count) * width;
-        let operands = (state.acts.hi.read_at(len) + halves, state.acts.lo.read_at(len) + halves);
+        let (hi, lo) = state.acts.read_at(len);
+        let operands = (hi + halves, lo + halves);
         let bias = dictionary.b_enc.read_at(if list == 0 { latents } else { 0 });
-        if hopper {
-            let grid = narrow("tiles", (rows * columns).min(context.limits().multiprocessors))?;
-            launch!(context, "wgmma_bf16x3", [grid, 1, 1], 384, product.shared;
-                operands.0, operands.1, weights_hi, weights_lo, bias, list, count as u64, latents as u64,
-                narrow("d", width)?, a)?;
-        } else {
-            launch!(context, "gemm_bf16x3", [narrow("tokens", rows)?, narrow("latents", columns)?, 1], 256, product.shared;
-                operands.0, operands.1, weights_hi, weights_lo, bias, list, count as u64, latents as u64,
-                narrow("d", width)?, a)?;
+        let depth = narrow("d", width)?;
+        let persistent = [narrow("tiles", (rows * columns).min(context.limits().multiprocessors))?, 1, 1];
+        let tiles = [narrow("tokens", rows)?, narrow("latents", columns)?, 1];
+        match (hopper, context.rounds()) {
+            (true, false) => launch!(context, "wgmma_bf16x3", persistent, 384, product.shared;
+                operands.0, operands.1, weights_hi, weights_lo, bias, list, count as u64, latents as u64, depth, a)?,
+            (true, true) => launch!(context, "wgmma_bf16", persistent, 384, product.shared;
+                operands.0, weights_hi, bias, list, count as u64, latents as u64, depth, a)?,
+            (false, false) => launch!(context, "gemm_bf16x3", tiles, 256, product.shared;
+                operands.0, operands.1, weights_hi, weights_lo, bias, list, count as u64, latents as u64, depth, a)?,
+            (false, true) => launch!(context, "gemm_bf16", tiles, 256, product.shared / 2;
+                operands.0, weights_hi, bias, list, count as u64, latents as u64, depth, a)?,
         }
         let (Some(one), Some(other)) = (parts.first(), parts.last()) else { continue };
         let token = (first * codes.k * size_of::<u32>()) as u64;
@@ -191,7 +203,7 @@ pub(super) fn topk<D: Driver>(
             Ok::<_, KernelError>(packed)
         },
     )?;
-    let weights = (packed.hi.read_at(latents * width), packed.lo.read_at(latents * width));
+    let weights = packed.read_at(latents * width);
     let acts = acts.read_at(n * d);
     select(context, state, acts, dictionary, weights, latents, 0, &parts(codes.shape), codes)
 }
@@ -212,7 +224,7 @@ pub(super) fn listed<D: Driver>(
     let state = &mut *context.state();
     let (rows, list) = (dictionary.w_enc_t.read_at(dictionary.latents * d), list.read_at(count));
     pack(context, (rows, list, 0), (count, d, width), &mut state.listed)?;
-    let weights = (state.listed.hi.read_at(count * width), state.listed.lo.read_at(count * width));
+    let weights = state.listed.read_at(count * width);
     let part = Part { first: 0, count, k: codes.k, offset: 0, border: u32::MAX };
     select(context, state, acts.read_at(n * d), dictionary, weights, count, list, &[part], codes)
 }

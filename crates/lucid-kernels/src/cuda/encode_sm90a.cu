@@ -5,26 +5,30 @@
 
 namespace {
 
-constexpr u32 STAGES = 4;
 constexpr u32 ROWS = TILE_ROWS;         // of a block's output
 constexpr u32 COLUMNS = 2 * TILE_ROWS;  // latents
 constexpr u32 GROUP = 128;              // threads of a warpgroup: one that copies, two that multiply 64 rows each
 
-// One depth of the sum: A hi, A lo, then B hi and B lo, two tiles each.
-struct Stage {
+// One depth of the sum: A hi, A lo, then B hi and B lo, two tiles each. Four of them are in shared memory.
+struct SplitStage {
+    static constexpr u32 STAGES = 4;
     u16 a_hi[TILE], a_lo[TILE], b_hi[2 * TILE], b_lo[2 * TILE];
 };
 
-}  // namespace
+// The same of operands that are not split; eight of them.
+struct RoundedStage {
+    static constexpr u32 STAGES = 8;
+    u16 a_hi[TILE], b_hi[2 * TILE];
+};
 
-// out[i, j] = ⟨a_i, b_j⟩ + bias[list ? list[j] : j] from tiles as `pack_rows` leaves them: a of m rows, b of n, out [m · n];
-// width a multiple of 32. The last tiles are read whole, so that b's memory holds a multiple of 256 rows. Blocks take one
-// output tile of 128 × 256 after the other: a column of tiles, then the next. Dynamic shared memory: four stages of 48 KiB, and
-// 1 KiB to align them.
-extern "C" __global__ void __launch_bounds__(3 * GROUP, 1)
-wgmma_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u16* __restrict__ b_hi,
-             const u16* __restrict__ b_lo, const float* __restrict__ bias, const u32* __restrict__ list, u64 m, u64 n,
-             u32 width, float* __restrict__ out) {
+template <typename Stage>
+constexpr bool is_split = sizeof(Stage) == sizeof(SplitStage);
+
+template <typename Stage>
+__device__ inline void product(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u16* __restrict__ b_hi,
+                               const u16* __restrict__ b_lo, const float* __restrict__ bias, const u32* __restrict__ list,
+                               u64 m, u64 n, u32 width, float* __restrict__ out) {
+    constexpr u32 STAGES = Stage::STAGES;
     DYN_SHARED(u8, dynamic);
     __shared__ u64 full[STAGES], empty[STAGES];
     __shared__ __align__(8) float biases[2][COLUMNS];
@@ -50,9 +54,11 @@ wgmma_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u
                 bulk_copy(to.a_hi, a_hi + from_m, TILE * 2, &full[s]);
                 bulk_copy(to.b_hi, b_hi + from_n, TILE * 2, &full[s]);
                 bulk_copy(to.b_hi + TILE, b_hi + from_n + other, TILE * 2, &full[s]);
-                bulk_copy(to.a_lo, a_lo + from_m, TILE * 2, &full[s]);
-                bulk_copy(to.b_lo, b_lo + from_n, TILE * 2, &full[s]);
-                bulk_copy(to.b_lo + TILE, b_lo + from_n + other, TILE * 2, &full[s]);
+                if constexpr (is_split<Stage>) {
+                    bulk_copy(to.a_lo, a_lo + from_m, TILE * 2, &full[s]);
+                    bulk_copy(to.b_lo, b_lo + from_n, TILE * 2, &full[s]);
+                    bulk_copy(to.b_lo + TILE, b_lo + from_n + other, TILE * 2, &full[s]);
+                }
                 if (++s == STAGES) s = 0, parity ^= 1;
             }
         }
@@ -71,14 +77,15 @@ wgmma_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u
             barrier_wait(&full[s], parity);
             const Stage& from = stages[s];
             const u32 row = half * 64 * TILE_COLUMNS;
-            const u64 ah = matrix_descriptor(from.a_hi + row), al = matrix_descriptor(from.a_lo + row);
-            const u64 bh = matrix_descriptor(from.b_hi), bl = matrix_descriptor(from.b_lo);
+            const u64 ah = matrix_descriptor(from.a_hi + row), bh = matrix_descriptor(from.b_hi);
             wgmma_fence();
 #pragma unroll
             for (u32 k = 0; k < 2; k++) {
                 // Sixteen columns on are 32 bytes on. Small terms first.
-                wgmma_64x256x16(sums, al + 2 * k, bh + 2 * k);
-                wgmma_64x256x16(sums, ah + 2 * k, bl + 2 * k);
+                if constexpr (is_split<Stage>) {
+                    wgmma_64x256x16(sums, matrix_descriptor(from.a_lo + row) + 2 * k, bh + 2 * k);
+                    wgmma_64x256x16(sums, ah + 2 * k, matrix_descriptor(from.b_lo) + 2 * k);
+                }
                 wgmma_64x256x16(sums, ah + 2 * k, bh + 2 * k);
             }
             wgmma_commit();
@@ -116,4 +123,24 @@ wgmma_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u
             }
         }
     }
+}
+
+}  // namespace
+
+// out[i, j] = ⟨a_i, b_j⟩ + bias[list ? list[j] : j] from tiles as `pack_rows` leaves them: a of m rows, b of n, out [m · n];
+// width a multiple of 32. The last tiles are read whole, so that b's memory holds a multiple of 256 rows. Blocks take one
+// output tile of 128 × 256 after the other: a column of tiles, then the next. Dynamic shared memory: four stages of 48 KiB, and
+// 1 KiB to align them.
+extern "C" __global__ void __launch_bounds__(3 * GROUP, 1)
+wgmma_bf16x3(const u16* __restrict__ a_hi, const u16* __restrict__ a_lo, const u16* __restrict__ b_hi,
+             const u16* __restrict__ b_lo, const float* __restrict__ bias, const u32* __restrict__ list, u64 m, u64 n,
+             u32 width, float* __restrict__ out) {
+    product<SplitStage>(a_hi, a_lo, b_hi, b_lo, bias, list, m, n, width, out);
+}
+
+// The same of operands rounded to bf16; as much shared memory.
+extern "C" __global__ void __launch_bounds__(3 * GROUP, 1)
+wgmma_bf16(const u16* __restrict__ a, const u16* __restrict__ b, const float* __restrict__ bias,
+           const u32* __restrict__ list, u64 m, u64 n, u32 width, float* __restrict__ out) {
+    product<RoundedStage>(a, nullptr, b, nullptr, bias, list, m, n, width, out);
 }

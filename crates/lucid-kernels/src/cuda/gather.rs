@@ -1,7 +1,8 @@
-//! Rows gathered on the device: the launch of gather.cu.
+//! Rows gathered on the device, and rounded: the launches of gather.cu.
 
 use super::Buffer;
 use super::driver::Driver;
+use super::launcher::half_bits::Half;
 use super::launcher::{Context, blocks, launch, narrow};
 use crate::error::KernelError;
 use crate::ragged::Ragged;
@@ -27,4 +28,22 @@ pub(super) fn rows<D: Driver>(
     let grid = [narrow("pairs", segments.len())?, blocks(segments.longest() * d, 256 * 16).min(64), 1];
     launch!(context, "gather_rows", grid, 256, 0;
         values, state.starts.read_at(wide.len()), offsets, narrow("d", d)?, out.write_at(segments.total() * d))
+}
+
+/// Values from one rounded row of width `d` to the next: each starts on a boundary of 16 bytes.
+pub(super) const fn stride(d: usize) -> usize {
+    d.next_multiple_of(8)
+}
+
+/// `n` rows of `d` values, less `subtract` where that is not 0, rounded to bf16: `out` \[n · stride\].
+pub(super) fn rounded<D: Driver>(
+    context: &Context<D>,
+    (rows, subtract): (u64, u64),
+    (n, d): (usize, usize),
+    out: &mut Buffer<Half, D>,
+) -> Result<(), KernelError> {
+    let len = n * stride(d);
+    out.reserve(len)?;
+    launch!(context, "round_rows", [blocks(len / 8, 256 * 4), 1, 1], 256, 0;
+        rows, subtract, n as u64, narrow("d", d)?, narrow("d", stride(d))?, out.write_at(len))
 }

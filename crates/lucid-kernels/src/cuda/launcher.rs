@@ -7,6 +7,7 @@ use super::buffer::DeviceBuffer;
 use super::driver::{Driver, Limits};
 use crate::codes::Codes;
 use crate::error::KernelError;
+use crate::precision::Precision;
 use crate::ragged::{Pairs, Ragged};
 use crate::real::Element;
 
@@ -43,6 +44,10 @@ pub(super) fn sum_blocks(len: usize) -> u32 {
 pub(super) struct State<D: Driver> {
     segments: Recent<Vec<usize>, DeviceBuffer<u64, D>>,
     pub packed: Recent<(u64, u64), Packed<D>>,
+    /// W_dec rounded to bf16, by stamp and latents.
+    pub rounded: Recent<(u64, u64), DeviceBuffer<half_bits::Half, D>>,
+    /// Rows that a gradient gathers, rounded.
+    pub rows: DeviceBuffer<half_bits::Half, D>,
     pub columns: Recent<(u64, usize, usize), Columns<D>>,
     pub acts: Packed<D>,
     pub listed: Packed<D>,
@@ -81,9 +86,9 @@ impl<D: Driver> Packed<D> {
         Ok(Self { hi: DeviceBuffer::new(driver, 0)?, lo: DeviceBuffer::new(driver, 0)? })
     }
 
-    pub fn reserve(&mut self, len: usize) -> Result<(), KernelError> {
-        self.hi.reserve(len)?;
-        self.lo.reserve(len)
+    /// Addresses of the halves for a kernel that reads the first `len` of each; 0 for low halves that do not exist.
+    pub fn read_at(&self, len: usize) -> (u64, u64) {
+        (self.hi.read_at(len), if self.lo.len() < len { 0 } else { self.lo.read_at(len) })
     }
 }
 
@@ -127,6 +132,7 @@ impl<K: PartialEq, V> Recent<K, V> {
 /// A driver with its state: what `Cuda` hands to the launchers.
 pub(super) struct Context<D: Driver> {
     pub driver: Arc<D>,
+    pub precision: Precision,
     state: Mutex<State<D>>,
 }
 
@@ -139,13 +145,15 @@ pub(super) struct DevicePairs {
 }
 
 impl<D: Driver> Context<D> {
-    pub fn new(driver: Arc<D>) -> Result<Self, KernelError> {
+    pub fn new(driver: Arc<D>, precision: Precision) -> Result<Self, KernelError> {
         let mut status = DeviceBuffer::new(&driver, 1)?;
         status.write(0, &[super::sinkhorn::FINE])?;
         let state = State {
             // A step visits its micro-batches one after the other, each with three of these.
             segments: Recent::new(192),
             packed: Recent::new(2),
+            rounded: Recent::new(2),
+            rows: DeviceBuffer::new(&driver, 0)?,
             // Codes of both modalities and AuxK's.
             columns: Recent::new(3),
             acts: Packed::new(&driver)?,
@@ -163,7 +171,12 @@ impl<D: Driver> Context<D> {
             status,
             starts: DeviceBuffer::new(&driver, 0)?,
         };
-        Ok(Self { driver, state: Mutex::new(state) })
+        Ok(Self { driver, precision, state: Mutex::new(state) })
+    }
+
+    /// Whether operands are rounded to bf16.
+    pub fn rounds(&self) -> bool {
+        self.precision == Precision::Bf16
     }
 
     pub fn limits(&self) -> Limits {

@@ -50,6 +50,7 @@ pub use timing::Launch;
 use crate::backend::{AdamW, Backend, Direction, Factor};
 use crate::codes::{Block, Codes, Dictionary};
 use crate::error::KernelError;
+use crate::precision::Precision;
 use crate::ragged::{Pairs, Ragged};
 use crate::real::Element;
 use crate::transport::{Plan, SinkhornOptions};
@@ -71,7 +72,7 @@ impl<D: Driver> Clone for Cuda<D> {
 impl<D: Driver> Cuda<D> {
     /// The backend on `driver`'s device.
     pub fn new(driver: Arc<D>) -> Result<Self, KernelError> {
-        Ok(Self { context: Arc::new(Context::new(driver)?) })
+        Ok(Self { context: Arc::new(Context::new(driver, Precision::F32)?) })
     }
 
     /// The device.
@@ -87,6 +88,14 @@ impl<D: Driver> Backend for Cuda<D> {
 
     fn name(&self) -> &'static str {
         self.context.driver.name()
+    }
+
+    fn with_precision(&self, precision: Precision) -> Result<Self, KernelError> {
+        if precision == self.context.precision {
+            return Ok(self.clone());
+        }
+        // Scratch of its own: what is derived from buffers differs.
+        Ok(Self { context: Arc::new(Context::new(Arc::clone(&self.context.driver), precision)?) })
     }
 
     fn zeros<T: Element>(&self, len: usize) -> Result<Buffer<T, D>, KernelError> {

@@ -2,6 +2,7 @@
 
 use super::{Scalar, add_scaled, dot};
 use crate::backend::Direction;
+use crate::precision::Precision;
 use crate::ragged::Pairs;
 use crate::real::Real;
 use crate::transport::Plan;
@@ -39,6 +40,7 @@ fn share<R: Real>(mass: R, total: R) -> R {
 
 /// ĥ_target = Σ_source share · y_source.
 pub(super) fn forward<R: Real>(
+    precision: Precision,
     plan: &Plan<Scalar<R>>,
     pairs: &Pairs,
     direction: Direction,
@@ -50,12 +52,14 @@ pub(super) fn forward<R: Real>(
     out[..direction.target(pairs).total() * d].fill(R::zero());
     for_each_cell(pairs, direction, |target, source, cell| {
         let out = &mut out[target * d..(target + 1) * d];
-        add_scaled(out, share(plan.plan[cell], total[target]), &y[source * d..(source + 1) * d]);
+        let share = precision.round(share(plan.plan[cell], total[target]));
+        add_scaled(out, share, &precision.operands(&y[source * d..(source + 1) * d]));
     });
 }
 
 /// dy_source = Σ_target share · g_target; dΠ = (⟨g, y⟩ − its mean under the shares) / mass of the target.
 pub(super) fn backward<R: Real>(
+    precision: Precision,
     plan: &Plan<Scalar<R>>,
     pairs: &Pairs,
     direction: Direction,
@@ -69,11 +73,14 @@ pub(super) fn backward<R: Real>(
     d_y[..direction.source(pairs).total() * d].fill(R::zero());
     for_each_cell(pairs, direction, |target, source, cell| {
         let d_y = &mut d_y[source * d..(source + 1) * d];
-        add_scaled(d_y, share(plan.plan[cell], total[target]), &grad[target * d..(target + 1) * d]);
+        let share = precision.round(share(plan.plan[cell], total[target]));
+        add_scaled(d_y, share, &precision.operands(&grad[target * d..(target + 1) * d]));
     });
     let Some(d_plan) = d_plan else { return };
-    let inner =
-        |target: usize, source: usize| dot(&grad[target * d..(target + 1) * d], &y[source * d..(source + 1) * d]);
+    let inner = |target: usize, source: usize| {
+        let (g, y) = (&grad[target * d..(target + 1) * d], &y[source * d..(source + 1) * d]);
+        dot(&precision.operands(g), &precision.operands(y))
+    };
     let mut mean = vec![R::zero(); direction.target(pairs).total()];
     for_each_cell(pairs, direction, |target, source, cell| {
         mean[target] += share(plan.plan[cell], total[target]) * inner(target, source);

@@ -2,10 +2,12 @@
 
 use super::{Scalar, add_scaled, dot};
 use crate::codes::{Block, Codes, Dictionary};
+use crate::precision::Precision;
 use crate::real::Real;
 
 /// ĥ = Σ_k z_k W_dec[k] (+ b_dec).
 pub(super) fn forward<R: Real>(
+    precision: Precision,
     codes: &Codes<Scalar<R>>,
     block: Block,
     dictionary: &Dictionary<Scalar<R>>,
@@ -23,7 +25,8 @@ pub(super) fn forward<R: Real>(
         for slot in token * codes.k..(token + 1) * codes.k {
             if codes.shape.contains(block, codes.indices[slot]) {
                 let latent = codes.indices[slot] as usize;
-                add_scaled(out, codes.values[slot], &dictionary.w_dec[latent * d..(latent + 1) * d]);
+                let row = precision.operands(&dictionary.w_dec[latent * d..(latent + 1) * d]);
+                add_scaled(out, codes.values[slot], &row);
             }
         }
     }
@@ -31,6 +34,7 @@ pub(super) fn forward<R: Real>(
 
 /// dz_k += ⟨g, W_dec[k]⟩, dW_dec[k] += z_k g, db_dec += g.
 pub(super) fn backward<R: Real>(
+    precision: Precision,
     codes: &Codes<Scalar<R>>,
     block: Block,
     dictionary: &Dictionary<Scalar<R>>,
@@ -48,8 +52,8 @@ pub(super) fn backward<R: Real>(
         for slot in token * codes.k..(token + 1) * codes.k {
             if codes.shape.contains(block, codes.indices[slot]) {
                 let row = codes.indices[slot] as usize * d..(codes.indices[slot] as usize + 1) * d;
-                d_values[slot] += dot(g, &dictionary.w_dec[row.clone()]);
-                add_scaled(&mut gradients.w_dec[row], codes.values[slot], g);
+                d_values[slot] += dot(g, &precision.operands(&dictionary.w_dec[row.clone()]));
+                add_scaled(&mut gradients.w_dec[row], codes.values[slot], &precision.operands(g));
             }
         }
     }

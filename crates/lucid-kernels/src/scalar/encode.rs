@@ -2,14 +2,21 @@
 
 use super::{Scalar, add_scaled, dot};
 use crate::codes::{Codes, Dictionary, Selection, UNUSED};
+use crate::precision::Precision;
 use crate::real::Real;
 
 /// Codes of all tokens. Pre-activations exist for one token at a time.
-pub(super) fn topk<R: Real>(acts: &[R], dictionary: &Dictionary<Scalar<R>>, codes: &mut Codes<Scalar<R>>) {
+pub(super) fn topk<R: Real>(
+    precision: Precision,
+    acts: &[R],
+    dictionary: &Dictionary<Scalar<R>>,
+    codes: &mut Codes<Scalar<R>>,
+) {
     let (shape, d) = (codes.shape, dictionary.d);
     for token in 0..codes.n {
-        let centred = centred(&acts[token * d..(token + 1) * d], dictionary);
-        let a: Vec<R> = (0..shape.latents()).map(|latent| pre_activation(&centred, dictionary, latent)).collect();
+        let centred = centred(precision, &acts[token * d..(token + 1) * d], dictionary);
+        let a: Vec<R> =
+            (0..shape.latents()).map(|latent| pre_activation(precision, &centred, dictionary, latent)).collect();
         let (shared, private) = match shape.selection {
             Selection::Split => (
                 select(0..shape.d_shared, &a, shape.k_shared),
@@ -38,6 +45,7 @@ pub(super) fn topk<R: Real>(acts: &[R], dictionary: &Dictionary<Scalar<R>>, code
 
 /// Codes over the latents in `list` alone.
 pub(super) fn listed<R: Real>(
+    precision: Precision,
     acts: &[R],
     dictionary: &Dictionary<Scalar<R>>,
     list: &[u32],
@@ -45,8 +53,9 @@ pub(super) fn listed<R: Real>(
 ) {
     let d = dictionary.d;
     for token in 0..codes.n {
-        let centred = centred(&acts[token * d..(token + 1) * d], dictionary);
-        let a: Vec<R> = list.iter().map(|&latent| pre_activation(&centred, dictionary, latent as usize)).collect();
+        let centred = centred(precision, &acts[token * d..(token + 1) * d], dictionary);
+        let a: Vec<R> =
+            list.iter().map(|&latent| pre_activation(precision, &centred, dictionary, latent as usize)).collect();
         let slots = token * codes.k..(token + 1) * codes.k;
         let (indices, values) = (&mut codes.indices[slots.clone()], &mut codes.values[slots]);
         indices.fill(UNUSED);
@@ -59,14 +68,19 @@ pub(super) fn listed<R: Real>(
 }
 
 /// h − b_dec.
-fn centred<R: Real>(h: &[R], dictionary: &Dictionary<Scalar<R>>) -> Vec<R> {
-    h.iter().zip(&dictionary.b_dec).map(|(&h, &b)| h - b).collect()
+fn centred<R: Real>(precision: Precision, h: &[R], dictionary: &Dictionary<Scalar<R>>) -> Vec<R> {
+    h.iter().zip(&dictionary.b_dec).map(|(&h, &b)| precision.round(h - b)).collect()
 }
 
 /// a_k = ⟨W_enc[:, k], h − b_dec⟩ + b_enc,k.
-fn pre_activation<R: Real>(centred: &[R], dictionary: &Dictionary<Scalar<R>>, latent: usize) -> R {
+fn pre_activation<R: Real>(
+    precision: Precision,
+    centred: &[R],
+    dictionary: &Dictionary<Scalar<R>>,
+    latent: usize,
+) -> R {
     let d = dictionary.d;
-    dot(centred, &dictionary.w_enc_t[latent * d..(latent + 1) * d]) + dictionary.b_enc[latent]
+    dot(centred, &precision.operands(&dictionary.w_enc_t[latent * d..(latent + 1) * d])) + dictionary.b_enc[latent]
 }
 
 /// The `k` largest positive entries of `a` within `candidates`, by falling value, ties to the lower index.
@@ -80,6 +94,7 @@ fn select<R: Real>(candidates: std::ops::Range<usize>, a: &[R], k: usize) -> Vec
 
 /// dW_enc[:, k] += da_k (h − b_dec), db_enc,k += da_k, where da = dz at the used slots.
 pub(super) fn backward<R: Real>(
+    precision: Precision,
     codes: &Codes<Scalar<R>>,
     d_values: &[R],
     acts: &[R],
@@ -88,7 +103,7 @@ pub(super) fn backward<R: Real>(
 ) {
     let d = dictionary.d;
     for token in 0..codes.n {
-        let centred = centred(&acts[token * d..(token + 1) * d], dictionary);
+        let centred = centred(precision, &acts[token * d..(token + 1) * d], dictionary);
         for slot in token * codes.k..(token + 1) * codes.k {
             if codes.indices[slot] != UNUSED {
                 let latent = codes.indices[slot] as usize;

@@ -14,6 +14,7 @@ use crate::backend::{AdamW, Backend, Direction, Factor};
 use crate::codes::{Block, Codes, Dictionary};
 use crate::error::KernelError;
 use crate::memory::host_memory;
+use crate::precision::Precision;
 use crate::ragged::{Pairs, Ragged};
 use crate::real::Real;
 use crate::transport::{Plan, SinkhornOptions};
@@ -21,14 +22,15 @@ use crate::transport::{Plan, SinkhornOptions};
 /// The scalar backend in arithmetic `R`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scalar<R> {
+    precision: Precision,
     real: PhantomData<R>,
 }
 
 impl<R: Real> Scalar<R> {
-    /// The backend; it holds no state.
+    /// The backend, with operands as they are.
     #[must_use]
     pub const fn new() -> Self {
-        Self { real: PhantomData }
+        Self { precision: Precision::F32, real: PhantomData }
     }
 }
 
@@ -62,13 +64,17 @@ impl<R: Real> Backend for Scalar<R> {
         if size_of::<R>() == 8 { "scalar-f64" } else { "scalar-f32" }
     }
 
+    fn with_precision(&self, precision: Precision) -> Result<Self, KernelError> {
+        Ok(Self { precision, real: PhantomData })
+    }
+
     fn encode_topk(
         &self,
         acts: &Vec<R>,
         dictionary: &Dictionary<Self>,
         codes: &mut Codes<Self>,
     ) -> Result<(), KernelError> {
-        encode::topk(acts, dictionary, codes);
+        encode::topk(self.precision, acts, dictionary, codes);
         Ok(())
     }
 
@@ -80,7 +86,7 @@ impl<R: Real> Backend for Scalar<R> {
         count: usize,
         codes: &mut Codes<Self>,
     ) -> Result<(), KernelError> {
-        encode::listed(acts, dictionary, &list[..count], codes);
+        encode::listed(self.precision, acts, dictionary, &list[..count], codes);
         Ok(())
     }
 
@@ -92,7 +98,7 @@ impl<R: Real> Backend for Scalar<R> {
         dictionary: &Dictionary<Self>,
         gradients: &mut Dictionary<Self>,
     ) -> Result<(), KernelError> {
-        encode::backward(codes, d_values, acts, dictionary, gradients);
+        encode::backward(self.precision, codes, d_values, acts, dictionary, gradients);
         Ok(())
     }
 
@@ -118,7 +124,7 @@ impl<R: Real> Backend for Scalar<R> {
         bias: bool,
         out: &mut Vec<R>,
     ) -> Result<(), KernelError> {
-        decode::forward(codes, block, dictionary, bias, out);
+        decode::forward(self.precision, codes, block, dictionary, bias, out);
         Ok(())
     }
 
@@ -132,7 +138,7 @@ impl<R: Real> Backend for Scalar<R> {
         d_values: &mut Vec<R>,
         gradients: &mut Dictionary<Self>,
     ) -> Result<(), KernelError> {
-        decode::backward(codes, block, dictionary, bias, grad, d_values, gradients);
+        decode::backward(self.precision, codes, block, dictionary, bias, grad, d_values, gradients);
         Ok(())
     }
 
@@ -293,7 +299,7 @@ impl<R: Real> Backend for Scalar<R> {
         y: &Vec<R>,
         out: &mut Vec<R>,
     ) -> Result<(), KernelError> {
-        barycenter::forward(plan, pairs, direction, d, y, out);
+        barycenter::forward(self.precision, plan, pairs, direction, d, y, out);
         Ok(())
     }
 
@@ -308,7 +314,7 @@ impl<R: Real> Backend for Scalar<R> {
         d_y: &mut Vec<R>,
         d_plan: Option<&mut Vec<R>>,
     ) -> Result<(), KernelError> {
-        barycenter::backward(plan, pairs, direction, d, y, grad, d_y, d_plan);
+        barycenter::backward(self.precision, plan, pairs, direction, d, y, grad, d_y, d_plan);
         Ok(())
     }
 

@@ -13,5 +13,6 @@ mod guide;
 mod loss;
 mod optimise;
 mod oracle;
+mod precision;
 mod sinkhorn;
 mod sinkhorn_laws;

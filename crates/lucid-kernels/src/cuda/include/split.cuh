@@ -12,21 +12,24 @@ __device__ inline Split split(float x) {
     return {hi, bf16_round(x - bf16_value(hi))};
 }
 
+// Two neighbouring values rounded, the first in the lower 16 bits.
+__device__ inline u32 rounded_pair(float x, float y) {
+#if !defined(LUCID_SHIM) && __CUDA_ARCH__ >= 800
+    // One instruction; the rounding is that of bf16_round.
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(y), "f"(x));
+    return pair;
+#else
+    return u32(bf16_round(y)) << 16 | bf16_round(x);
+#endif
+}
+
 // Two neighbouring values' halves, the first in the lower 16 bits.
 struct SplitPair {
     u32 hi, lo;
 };
 
 __device__ inline SplitPair split_pair(float x, float y) {
-#if !defined(LUCID_SHIM) && __CUDA_ARCH__ >= 800
-    // One instruction a pair; the rounding is that of bf16_round.
-    u32 hi, lo;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(hi) : "f"(y), "f"(x));
-    const float rest_x = x - __uint_as_float(hi << 16), rest_y = y - __uint_as_float(hi & 0xffff0000u);
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(lo) : "f"(rest_y), "f"(rest_x));
-    return {hi, lo};
-#else
-    const Split a = split(x), b = split(y);
-    return {u32(b.hi) << 16 | a.hi, u32(b.lo) << 16 | a.lo};
-#endif
+    const u32 hi = rounded_pair(x, y);
+    return {hi, rounded_pair(x - __uint_as_float(hi << 16), y - __uint_as_float(hi & 0xffff0000u))};
 }

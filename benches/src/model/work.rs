@@ -147,9 +147,9 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
         },
         "csc_scan_latents" => Work { chain: 8.0 * CACHE_CLOCKS + 20.0 * 60.0, ..elements(a(1), 12.0, 60.0) },
         "csc_place" => Work {
-            // A token: its latents, then where they go; twice, because 48 slots are more than 32.
-            chain: a(3) * (a(2) / 32.0).ceil() * 2.0 * CACHE_CLOCKS,
-            cache: a(1) * a(2) * 64.0,
+            // Four tokens' latents are read together; places are in shared memory, and were read before.
+            chain: a(3) / 4.0 * MEMORY_CLOCKS + a(3) * (a(2) / 32.0).ceil() * 60.0 + a(4) / 32.0 / 8.0 * CACHE_CLOCKS,
+            cache: a(1) * a(2) * 32.0 + blocks * a(4) * 8.0,
             ..elements(a(1) * a(2), 8.0, 25.0)
         },
         "csc_rows" => {

@@ -13,10 +13,8 @@ constexpr u32 THREADS = 128;
 constexpr u32 TILE = 64;   // rows and columns of a block's output; four warps, 32 × 32 each
 constexpr u32 DEPTH = 32;  // of the sum, at a time
 
-// 16-byte chunks within rows of 32 halves (A, or B with the sum along the row) and of 64 halves (B, a row a term of the
-// sum), permuted so that eight rows read by one ldmatrix touch all banks.
+// 16-byte chunks within rows of 32 halves, permuted so that eight rows read by one ldmatrix touch all banks.
 __device__ inline u32 at32(u32 row, u32 column) { return row * 32 + ((column >> 3 ^ (row >> 1 & 3)) << 3) + column % 8; }
-__device__ inline u32 at64(u32 row, u32 column) { return row * 64 + ((column >> 3 ^ (row & 7)) << 3) + column % 8; }
 
 struct Halves {
     u16 hi[TILE * DEPTH], lo[TILE * DEPTH];
@@ -45,9 +43,8 @@ __device__ inline Inverse inverse(float mass) {
     return {lift, 1.0f / (mass * lift)};
 }
 
-// Adds the product of one depth to a warp's sums. `rows_are_terms`: b lies as [term][column] (at64), else as
-// [column][term] (at32).
-template <bool split, bool rows_are_terms>
+// Adds the product of one depth to a warp's sums; b lies as [column][term].
+template <bool split>
 __device__ void accumulate(const Halves& a, const Halves& b, float (&sums)[2][4][4]) {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u32 warp_m = warp / 2 * 32, warp_n = warp % 2 * 32;
@@ -61,11 +58,7 @@ __device__ void accumulate(const Halves& a, const Halves& b, float (&sums)[2][4]
 #pragma unroll
             for (u32 pair = 0; pair < 2; pair++) {
                 u32 r[4];
-                if (rows_are_terms) {
-                    ldmatrix_x4_trans(r, from + at64(k + lane / 8 % 2 * 8 + lane % 8, warp_n + pair * 16 + lane / 16 * 8));
-                } else {
-                    ldmatrix_x4(r, from + at32(warp_n + pair * 16 + lane / 16 * 8 + lane % 8, k + lane / 8 % 2 * 8));
-                }
+                ldmatrix_x4(r, from + at32(warp_n + pair * 16 + lane / 16 * 8 + lane % 8, k + lane / 8 % 2 * 8));
                 right[half][2 * pair][0] = r[0], right[half][2 * pair][1] = r[1];
                 right[half][2 * pair + 1][0] = r[2], right[half][2 * pair + 1][1] = r[3];
             }
@@ -111,55 +104,65 @@ __device__ inline u64 cell(u32 row, u32 term, u32 rows, u32 terms, bool transpos
     return transposed ? u64(term) * rows + row : u64(row) * terms + term;
 }
 
-// What a block of mix_rows works in.
-struct Mix {
-    Halves a, b;
-    Inverse of_row[TILE], of_term[DEPTH];
+// Sizes of a block of mix_rows: four warps of 32 rows × 32 columns, `down` of them above each other.
+struct Mixing {
+    u32 down, across;
+    u32 panel;  // depths of shares that are in shared memory at once
+    u32 tiles;  // tiles of 32 · across columns, one after the other
 };
 
-template <bool split>
+// Blocks that a multiprocessor's registers have room for; the twin of the product below arch 80 needs more of them.
+#if !defined(LUCID_SHIM) && __CUDA_ARCH__ < 800
+constexpr u32 MIX_BLOCKS = 2;
+#else
+constexpr u32 MIX_BLOCKS = 3;
+#endif
+constexpr u32 PANEL = 256;  // most terms of a panel, and most rows of a block
+constexpr u32 POINTS = 4;   // groups of four points that a thread stages: at least two warps down
+
+// One tile: 32 rows (of shares, or terms of points) × 32.
+constexpr u32 SQUARE = 32 * 32;
+
+// `aligned`: d is a multiple of 4. Points are then read ahead.
+template <bool split, bool aligned>
 __device__ inline void mix(const float* __restrict__ plan, const float* __restrict__ mass, u32 mass_of_own, u32 transposed,
                            const u64* __restrict__ own, const u64* __restrict__ other, const u64* __restrict__ cells,
-                           const float* __restrict__ y, u32 d, float* __restrict__ out, Mix& room) {
-    Halves &a = room.a, &b = room.b;
-    Inverse *of_row = room.of_row, *of_term = room.of_term;
+                           const float* __restrict__ y, u32 d, float* __restrict__ out, const Mixing& by, u16* shares,
+                           Inverse* inverses) {
+    constexpr u32 PARTS = split ? 2 : 1;
     const u64 pair = blockIdx.x;
     const u32 rows = u32(own[pair + 1] - own[pair]), terms = u32(other[pair + 1] - other[pair]);
-    const u32 first_row = blockIdx.z * TILE, first_column = blockIdx.y * TILE;
+    const u32 height = 32 * by.down, first_row = blockIdx.z * height;
     if (first_row >= rows) return;
-    const bool wide_plan = cells[pair] % 4 == 0 && terms % 4 == 0, wide_y = d % 4 == 0;
+    const u32 threads = THREADS, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const u32 warp_m = warp % by.down, warp_n = warp / by.down;
+    const bool wide_plan = cells[pair] % 4 == 0 && terms % 4 == 0;
     plan += cells[pair];
     mass += mass_of_own ? own[pair] : other[pair];
     y += other[pair] * d, out += own[pair] * d;
-    if (threadIdx.x < TILE) {
-        const u32 row = first_row + threadIdx.x;
-        of_row[threadIdx.x] = Inverse{1.0f, 1.0f};
-        if (mass_of_own && row < rows) of_row[threadIdx.x] = inverse(mass[row]);
-    }
-    constexpr u32 EACH = TILE * DEPTH / 4 / THREADS;  // groups of four that a thread stages
     const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
-    float4 points[EACH];
-    auto read_points = [&](u32 base) {
-#pragma unroll
-        for (u32 i = 0; i < EACH; i++) {
-            const u32 at = (threadIdx.x + i * THREADS) * 4, from = base + at / TILE;
-            points[i] = from < terms ? load_four(wide_y, y + u64(from) * d, first_column + at % TILE, d) : zero;
-        }
+
+    // Shares [depth][part][row][32 terms], then two buffers of points [part][column / 32][term][32 columns].
+    const u32 depth_size = PARTS * by.down * SQUARE, points_size = PARTS * by.across * SQUARE;
+    u16* points = shares + by.panel * depth_size;
+    auto put = [&](u16* hi, u32 part_size, u32 at, float4 value) {
+        const SplitPair one = split_pair(value.x, value.y), two = split_pair(value.z, value.w);
+        *reinterpret_cast<uint2*>(hi + at) = uint2{one.hi, two.hi};
+        if (split) *reinterpret_cast<uint2*>(hi + part_size + at) = uint2{one.lo, two.lo};
     };
-    float sums[2][4][4] = {};
-    read_points(0);
-    for (u32 base = 0; base < terms; base += DEPTH) {
-        __syncthreads();
-        if (threadIdx.x < DEPTH) {
-            const u32 term = base + threadIdx.x;
-            of_term[threadIdx.x] = Inverse{1.0f, 1.0f};
-            if (!mass_of_own && term < terms) of_term[threadIdx.x] = inverse(mass[term]);
+    auto stage_shares = [&](u32 first_term) {
+        const u32 count = min(by.panel * 32, (terms - first_term + 31) / 32 * 32);
+        const u32 inverted = mass_of_own ? height : count, before = mass_of_own ? first_row : first_term;
+        for (u32 at = threadIdx.x; at < inverted; at += threads) {
+            inverses[at] = before + at < (mass_of_own ? rows : terms) ? inverse(mass[before + at]) : Inverse{0.0f, 0.0f};
         }
-        if (!mass_of_own || base == 0) __syncthreads();
-        for (u32 at = threadIdx.x; at < TILE * DEPTH / 4; at += THREADS) {
+        __syncthreads();
+// Unrolled, it would take the registers of the products.
+#pragma unroll 1
+        for (u32 at = threadIdx.x; at < height * count / 4; at += threads) {
             // Four terms of a row. Neighbouring threads take neighbouring cells of the plan.
-            const u32 r = transposed ? at % TILE : at / (DEPTH / 4), t = (transposed ? at / TILE : at % (DEPTH / 4)) * 4;
-            const u32 row = first_row + r, term = base + t;
+            const u32 r = transposed ? at % height : at / (count / 4), t = (transposed ? at / height : at % (count / 4)) * 4;
+            const u32 row = first_row + r, term = first_term + t;
             float4 share = zero;
             if (row < rows && transposed) {
                 const float* cell = plan + u64(term) * rows + row;
@@ -168,29 +171,126 @@ __device__ inline void mix(const float* __restrict__ plan, const float* __restri
             } else if (row < rows) {
                 share = load_four(wide_plan, plan + u64(row) * terms, term, terms);
             }
-            if (mass_of_own) {
-                const Inverse by = of_row[r];
-                auto part = [&](float cell) { return cell * by.first * by.second; };
-                share = {part(share.x), part(share.y), part(share.z), part(share.w)};
-            } else {
-                auto part = [&](float cell, u32 t) { return cell * of_term[t].first * of_term[t].second; };
-                share = {part(share.x, t), part(share.y, t + 1), part(share.z, t + 2), part(share.w, t + 3)};
-            }
-            put_four<split>(a, at32(r, t), share);
-        }
-#pragma unroll
-        for (u32 i = 0; i < EACH; i++) {
-            const u32 at = (threadIdx.x + i * THREADS) * 4;
-            put_four<split>(b, at64(at / TILE, at % TILE), points[i]);
+            auto part = [&](float cell, u32 t) {
+                const Inverse by_mass = inverses[mass_of_own ? r : t];
+                return cell * by_mass.first * by_mass.second;
+            };
+            share = {part(share.x, t), part(share.y, t + 1), part(share.z, t + 2), part(share.w, t + 3)};
+            put(shares + t / 32 * depth_size, by.down * SQUARE, at32(r, t % 32), share);
         }
         __syncthreads();
-        // The next points are on their way while these are multiplied.
-        if (base + DEPTH < terms) read_points(base + DEPTH);
-        accumulate<split, true>(a, b, sums);
+    };
+
+    const u32 depths = (terms + 31) / 32, width = 32 * by.across;
+    const u32 first_tile = blockIdx.y * by.tiles, end_tile = min(first_tile + by.tiles, (d + width - 1) / width);
+    // A thread's points are 4 columns of every `threads`-th group: the same columns of some terms.
+    const u32 own_term = threadIdx.x / (width / 4), own_column = threadIdx.x % (width / 4) * 4, next_term = threads / (width / 4);
+    float4 ahead[POINTS];
+    auto read_points = [&](u32 tile, u32 depth) {
+        const u32 x = tile * width + own_column;
+        const float* from = y + u64(depth * 32 + own_term) * d + x;
+#pragma unroll
+        for (u32 i = 0; i < POINTS; i++) {
+            const u32 term = own_term + i * next_term;
+            const bool valid = term < 32 && depth * 32 + term < terms && x < d;
+            ahead[i] = valid ? *reinterpret_cast<const float4*>(from) : zero;
+            from += u64(next_term) * d;
+        }
+    };
+    auto stage_points = [&](u32 buffer, u32 tile, u32 depth) {
+        u16* to = points + buffer * points_size + own_column / 32 * SQUARE;
+        if (aligned) {
+#pragma unroll
+            for (u32 i = 0; i < POINTS; i++) {
+                const u32 term = own_term + i * next_term;
+                if (term < 32) put(to, by.across * SQUARE, at32(term, own_column % 32), ahead[i]);
+            }
+        } else {
+#pragma unroll 1
+            for (u32 term = own_term; term < 32; term += next_term) {
+                const bool valid = depth * 32 + term < terms;
+                const float* row = y + u64(valid ? depth * 32 + term : 0) * d;
+                const float4 value = columns<false>(row, tile * width + own_column, valid ? d : 0);
+                put(to, by.across * SQUARE, at32(term, own_column % 32), value);
+            }
+        }
+    };
+
+    float sums[2][4][4] = {};
+    u32 staged = ~0u, buffer = 0;
+    const bool idle = first_row + warp_m * 32 >= rows;
+    if (aligned) read_points(first_tile, 0);
+    stage_points(0, first_tile, 0);
+    __syncthreads();
+    for (u32 tile = first_tile; tile < end_tile; tile++) {
+        for (u32 depth = 0; depth < depths; depth++, buffer ^= 1) {
+            if (depth / by.panel != staged) {
+                staged = depth / by.panel;
+                stage_shares(staged * by.panel * 32);
+            }
+            const u32 next_depth = depth + 1 < depths ? depth + 1 : 0, next_tile = tile + (next_depth == 0);
+            // The next points are on their way while these are multiplied.
+            if (aligned && next_tile < end_tile) read_points(next_tile, next_depth);
+            const u16* left = shares + depth % by.panel * depth_size + warp_m * SQUARE;
+            const u16* right = points + buffer * points_size + warp_n * SQUARE;
+#pragma unroll
+            for (u32 k = 0; k < (idle ? 0 : 32); k += 16) {
+                u32 b[PARTS][4][2];
+#pragma unroll
+                for (u32 part = 0; part < PARTS; part++) {
+#pragma unroll
+                    for (u32 two = 0; two < 2; two++) {
+                        const u32 at = at32(k + lane / 8 % 2 * 8 + lane % 8, two * 16 + lane / 16 * 8);
+                        u32 r[4];
+                        ldmatrix_x4_trans(r, right + part * by.across * SQUARE + at);
+                        b[part][2 * two][0] = r[0], b[part][2 * two][1] = r[1];
+                        b[part][2 * two + 1][0] = r[2], b[part][2 * two + 1][1] = r[3];
+                    }
+                }
+#pragma unroll
+                for (u32 half = 0; half < 2; half++) {
+                    const u32 at = at32(half * 16 + lane % 16, k + lane / 16 * 8);
+                    u32 hi[4], lo[4];
+                    ldmatrix_x4(hi, left + at);
+                    if (split) ldmatrix_x4(lo, left + by.down * SQUARE + at);
+#pragma unroll
+                    for (u32 column = 0; column < 4; column++) {
+                        // Small terms first.
+                        if (split) {
+                            mma_bf16(sums[half][column], lo, b[0][column]);
+                            mma_bf16(sums[half][column], hi, b[PARTS - 1][column]);
+                        }
+                        mma_bf16(sums[half][column], hi, b[0][column]);
+                    }
+                }
+            }
+            if (depth + 1 == depths) {
+#pragma unroll
+                for (u32 half = 0; half < 2; half++) {
+#pragma unroll
+                    for (u32 e = 0; e < 2; e++) {
+                        const u32 row = first_row + warp_m * 32 + half * 16 + lane / 4 + e * 8;
+#pragma unroll
+                        for (u32 column = 0; column < 4; column++) {
+                            const u32 x = tile * width + warp_n * 32 + column * 8 + lane % 4 * 2;
+                            const float one = sums[half][column][2 * e], two = sums[half][column][2 * e + 1];
+                            sums[half][column][2 * e] = 0.0f, sums[half][column][2 * e + 1] = 0.0f;
+                            if (row >= rows) continue;
+                            float* to = out + u64(row) * d + x;
+                            if (aligned) {
+                                if (x < d) *reinterpret_cast<float2*>(to) = float2{one, two};
+                            } else {
+                                if (x < d) to[0] = one;
+                                if (x + 1 < d) to[1] = two;
+                            }
+                        }
+                    }
+                }
+            }
+            if (next_tile < end_tile) stage_points(buffer ^ 1, next_tile, next_depth);
+            __syncthreads();
+        }
     }
-    each_output(sums, [&](u32 r, u32 c, float sum) {
-        if (first_row + r < rows && first_column + c < d) out[u64(first_row + r) * d + first_column + c] = sum;
-    });
 }
 
 template <bool split>
@@ -215,7 +315,7 @@ __device__ inline void inner_products(const float* __restrict__ grad, const floa
                      in_sources ? load_four(d % 4 == 0, y + u64(first_source + r) * d, x, d) : zero);
         }
         __syncthreads();
-        accumulate<split, false>(a, b, sums);
+        accumulate<split>(a, b, sums);
     }
     each_output(sums, [&](u32 r, u32 c, float sum) {
         const u32 i = first_target + r, j = first_source + c;
@@ -227,22 +327,29 @@ __device__ inline void inner_products(const float* __restrict__ grad, const floa
 
 // out[i] = Σ_j share_ij y[j] over a pair, share = Π_ij / mass where mass > 0, else 0. `own` and `other` are the offsets of
 // the output's and the sum's tokens; mass belongs to the output's tokens (`mass_of_own`: a barycentre) or to the sum's
-// (the gradient of its points). Grid: (pairs, d / 64, longest / 64).
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+// (the gradient of its points). Blocks as Mixing says. Dynamic shared memory: panel · down + 2 ·
+// across squares of 4 KiB. Grid: (pairs, d / (32 · across · tiles), longest / (32 · down)).
+extern "C" __global__ void __launch_bounds__(THREADS, MIX_BLOCKS)
 mix_rows(const float* __restrict__ plan, const float* __restrict__ mass, u32 mass_of_own, u32 transposed,
          const u64* __restrict__ own, const u64* __restrict__ other, const u64* __restrict__ cells,
-         const float* __restrict__ y, u32 d, float* __restrict__ out) {
-    __shared__ __align__(16) Mix room;
-    mix<true>(plan, mass, mass_of_own, transposed, own, other, cells, y, d, out, room);
+         const float* __restrict__ y, u32 d, u32 down, u32 panel, u32 tiles, float* __restrict__ out) {
+    DYN_SHARED(u16, shared);
+    __shared__ Inverse inverses[PANEL];
+    const Mixing by = {down, THREADS / 32 / down, panel, tiles};
+    if (d % 4 == 0) mix<true, true>(plan, mass, mass_of_own, transposed, own, other, cells, y, d, out, by, shared, inverses);
+    else mix<true, false>(plan, mass, mass_of_own, transposed, own, other, cells, y, d, out, by, shared, inverses);
 }
 
-// The same of operands rounded to bf16.
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+// The same of operands rounded to bf16; squares are of 2 KiB.
+extern "C" __global__ void __launch_bounds__(THREADS, MIX_BLOCKS)
 mix_rows_bf16(const float* __restrict__ plan, const float* __restrict__ mass, u32 mass_of_own, u32 transposed,
               const u64* __restrict__ own, const u64* __restrict__ other, const u64* __restrict__ cells,
-              const float* __restrict__ y, u32 d, float* __restrict__ out) {
-    __shared__ __align__(16) Mix room;
-    mix<false>(plan, mass, mass_of_own, transposed, own, other, cells, y, d, out, room);
+              const float* __restrict__ y, u32 d, u32 down, u32 panel, u32 tiles, float* __restrict__ out) {
+    DYN_SHARED(u16, shared);
+    __shared__ Inverse inverses[PANEL];
+    const Mixing by = {down, THREADS / 32 / down, panel, tiles};
+    if (d % 4 == 0) mix<false, true>(plan, mass, mass_of_own, transposed, own, other, cells, y, d, out, by, shared, inverses);
+    else mix<false, false>(plan, mass, mass_of_own, transposed, own, other, cells, y, d, out, by, shared, inverses);
 }
 
 // inner[cell] = ⟨grad of the target, y of the source⟩ for every cell of the plan; `transposed` if targets are its columns.

@@ -47,10 +47,9 @@ pub(super) fn forward<D: Driver>(
     }
     let at = context.state().pairs(&context.driver, pairs)?;
     let (target, source, mass, transposed) = sides(plan, pairs, direction, at);
-    let grid = [narrow("pairs", pairs.len())?, narrow("d", d.div_ceil(TILE))?, blocks(target.longest, TILE)];
     mix(
         context,
-        grid,
+        (pairs.len(), target.longest, source.longest),
         &Mix {
             plan: plan.plan.read_at(pairs.cells.total()),
             mass,
@@ -60,7 +59,7 @@ pub(super) fn forward<D: Driver>(
             other: source.offsets,
             cells: at.cells,
             points: y.read_at(direction.source(pairs).total() * d),
-            d: narrow("d", d)?,
+            d,
             out: out.write_at(direction.target(pairs).total() * d),
         },
     )
@@ -76,17 +75,39 @@ struct Mix {
     other: u64,
     cells: u64,
     points: u64,
-    d: u32,
+    d: usize,
     out: u64,
 }
 
-fn mix<D: Driver>(context: &Context<D>, grid: [u32; 3], mix: &Mix) -> Result<(), KernelError> {
+/// Shared memory for shares, beside that for points.
+const SHARES: usize = 64 << 10;
+/// Blocks that keep every GPU busy; those of a pair divide its columns.
+const ENOUGH: usize = 1024;
+
+/// The longest pair has `rows` rows of output and `terms` terms.
+fn mix<D: Driver>(
+    context: &Context<D>,
+    (pairs, rows, terms): (usize, usize, usize),
+    mix: &Mix,
+) -> Result<(), KernelError> {
     let Mix { plan, mass, mass_of_own, transposed, own, other, cells, points, d, out } = *mix;
+    // Squares of 32 × 32 in one or two halves of bf16; blocks of four warps, one square of output each.
+    let square = 32 * 32 * 2 * if context.rounds() { 1 } else { 2 };
+    let down = if rows <= 64 { 2 } else { 4 };
+    let across = 4 / down;
+    let points_bytes = 2 * across * square;
+    let room = SHARES.min(context.limits().shared_bytes.saturating_sub(points_bytes + 4096));
+    let panel = (room / (down * square)).clamp(1, 8).min(terms.div_ceil(32).max(1));
+    let (row_blocks, tiles) = (rows.div_ceil(32 * down), d.div_ceil(32 * across));
+    let each = tiles.div_ceil(ENOUGH.div_ceil(pairs * row_blocks).min(tiles));
+    let grid = [narrow("pairs", pairs)?, narrow("d", tiles.div_ceil(each))?, narrow("rows", row_blocks)?];
+    let shared = panel * down * square + points_bytes;
+    let (down, panel, each, d) = (narrow("warps", down)?, narrow("terms", panel)?, narrow("d", each)?, narrow("d", d)?);
     match context.rounds() {
-        false => launch!(context, "mix_rows", grid, 128, 0;
-            plan, mass, mass_of_own, transposed, own, other, cells, points, d, out),
-        true => launch!(context, "mix_rows_bf16", grid, 128, 0;
-            plan, mass, mass_of_own, transposed, own, other, cells, points, d, out),
+        false => launch!(context, "mix_rows", grid, 128, shared;
+            plan, mass, mass_of_own, transposed, own, other, cells, points, d, down, panel, each, out),
+        true => launch!(context, "mix_rows_bf16", grid, 128, shared;
+            plan, mass, mass_of_own, transposed, own, other, cells, points, d, down, panel, each, out),
     }
 }
 
@@ -110,10 +131,9 @@ pub(super) fn backward<D: Driver>(
     let masses = plan.plan.read_at(cells);
     let grad = grad.read_at(direction.target(pairs).total() * d);
     let sources = direction.source(pairs).total() * d;
-    let grid = [count, narrow("d", d.div_ceil(TILE))?, blocks(source.longest, TILE)];
     mix(
         context,
-        grid,
+        (pairs.len(), source.longest, target.longest),
         &Mix {
             plan: masses,
             mass,
@@ -123,7 +143,7 @@ pub(super) fn backward<D: Driver>(
             other: target.offsets,
             cells: at.cells,
             points: grad,
-            d: narrow("d", d)?,
+            d,
             out: d_y.write_at(sources),
         },
     )?;

@@ -25,8 +25,15 @@ csc_count(const u32* __restrict__ indices, u64 n, u32 k, u32 chunk, u32 latents,
     const u64 start = u64(blockIdx.x) * chunk * k;
     const u64 end = min(start + u64(chunk) * k, n * k);
     u32* mine = counts + u64(blockIdx.x) * latents;
-    for (u64 at = start + threadIdx.x; at < end; at += 32) {
-        if (indices[at] != UNUSED) atomicAdd(&mine[indices[at]], 1u);
+    constexpr u32 AHEAD = 8;  // indices that a lane reads together
+    for (u64 at = start + threadIdx.x; at < end; at += 32 * AHEAD) {
+        u32 found[AHEAD];
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) found[a] = at + 32 * a < end ? indices[at + 32 * a] : UNUSED;
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+            if (found[a] != UNUSED) atomicAdd(&mine[found[a]], 1u);
+        }
     }
 }
 
@@ -92,20 +99,47 @@ csc_scan_latents(const u32* __restrict__ totals, u32 latents, u32* __restrict__ 
     if (threadIdx.x == 1023) offsets[latents] = at, cuts[latents] = cut;
 }
 
-// entries[…] = slots (token · k + slot) by latent, tokens rising. One warp a chunk; `counts` as csc_scan_chunks leaves it is
-// used up. A token never holds a latent twice, so the lanes of a token write to different places.
+// entries[…] = slots (token · k + slot) by latent, tokens rising. One warp a chunk; `counts` as csc_scan_chunks leaves it may be
+// used up. Where the next places of all latents fit into shared memory (`inside`: 4 bytes a latent), they are kept there. A token
+// never holds a latent twice, so the lanes of a token write to different places.
 extern "C" __global__ void __launch_bounds__(32)
-csc_place(const u32* __restrict__ indices, u64 n, u32 k, u32 chunk, u32 latents, const u32* __restrict__ offsets,
+csc_place(const u32* __restrict__ indices, u64 n, u32 k, u32 chunk, u32 latents, u32 inside, const u32* __restrict__ offsets,
           u32* __restrict__ counts, u32* __restrict__ entries) {
+    DYN_SHARED(u32, places);
     const u64 first = u64(blockIdx.x) * chunk, end = min(first + chunk, n);
     u32* mine = counts + u64(blockIdx.x) * latents;
-    for (u64 token = first; token < end; token++) {
-        for (u32 slot = threadIdx.x; slot < k; slot += 32) {
-            const u32 latent = indices[token * k + slot];
-            if (latent != UNUSED) entries[offsets[latent] + mine[latent]++] = u32(token * k + slot);
-        }
-        // The next token's lanes read what these wrote.
+    if (inside) {
+#pragma unroll 8
+        for (u32 latent = threadIdx.x; latent < latents; latent += 32) places[latent] = offsets[latent] + mine[latent];
         __syncwarp();
+    }
+    auto place = [&](u32 latent, u64 token, u32 slot) {
+        if (latent == UNUSED) return;
+        const u32 at = inside ? places[latent]++ : offsets[latent] + mine[latent]++;
+        entries[at] = u32(token * k + slot);
+    };
+    constexpr u32 AHEAD = 4, HELD = 2;  // tokens, and slots of a lane, that are read together
+    for (u64 base = first; base < end; base += AHEAD) {
+        u32 held[AHEAD][HELD];
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+#pragma unroll
+            for (u32 h = 0; h < HELD; h++) {
+                const u32 slot = threadIdx.x + 32 * h;
+                held[a][h] = base + a < end && slot < k ? indices[(base + a) * k + slot] : UNUSED;
+            }
+        }
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+            const u64 token = base + a;
+#pragma unroll
+            for (u32 h = 0; h < HELD; h++) place(held[a][h], token, threadIdx.x + 32 * h);
+            for (u32 slot = threadIdx.x + 32 * HELD; slot < k && token < end; slot += 32) {
+                place(indices[token * k + slot], token, slot);
+            }
+            // The next token's lanes read what these wrote.
+            __syncwarp();
+        }
     }
 }
 
@@ -299,6 +333,7 @@ columns_partial(const float* __restrict__ rows, const float* __restrict__ weight
     if (x >= d) return;
     const u64 start = u64(blockIdx.x) * each, stop = min(start + each, count);
     float sum = 0.0f;
+#pragma unroll 8
     for (u64 row = start; row < stop; row++) sum += (weights ? weights[row] : 1.0f) * rows[row * d + x];
     partial[u64(blockIdx.x) * d + x] = sum;
 }

@@ -12,6 +12,9 @@ use crate::error::KernelError;
 /// Entries of a latent that one block adds; csc.cu has the same number.
 const SEGMENT: usize = 1024;
 
+/// Shared memory for the places of latents.
+const PLACES: usize = 32 << 10;
+
 /// Latents of a block. Every latent of `Joint` is below the number of latents, which an unused slot's index is not.
 fn range(shape: CodeShape, block: Block) -> Range<usize> {
     match block {
@@ -115,8 +118,9 @@ fn columns<'a, D: Driver>(
             launch!(context, "csc_count", [grid, 1, 1], 32, 0; indices, n as u64, k, chunk, width, counts)?;
             launch!(context, "csc_scan_chunks", [blocks(latents, 32), 1, 1], 256, 0; counts, grid, width, totals)?;
             launch!(context, "csc_scan_latents", [1, 1, 1], 1024, 0; totals, width, offsets, cuts)?;
-            launch!(context, "csc_place", [grid, 1, 1], 32, 0;
-                indices, n as u64, k, chunk, width, offsets, counts, entries)?;
+            let inside = if latents * size_of::<u32>() <= PLACES { latents } else { 0 };
+            launch!(context, "csc_place", [grid, 1, 1], 32, inside * size_of::<u32>();
+                indices, n as u64, k, chunk, width, narrow("latents", inside)?, offsets, counts, entries)?;
             Ok(columns)
         },
     )
@@ -182,7 +186,7 @@ fn column_sums<D: Driver>(
     out: u64,
 ) -> Result<(), KernelError> {
     let state = &mut *context.state();
-    let each = count.div_ceil(1024).max(64);
+    let each = count.div_ceil(1024).max(128);
     let parts = count.div_ceil(each);
     state.partial.reserve(parts * d)?;
     let partial = state.partial.write_at(parts * d);

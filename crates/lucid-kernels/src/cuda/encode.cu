@@ -460,10 +460,17 @@ count_fired(const u32* __restrict__ indices, u64 len, u32 inside, u32* __restric
     DYN_SHARED(u32, counts);
     for (u32 latent = threadIdx.x; latent < inside; latent += blockDim.x) counts[latent] = 0;
     __syncthreads();
-    for (u64 at = u64(blockIdx.x) * blockDim.x + threadIdx.x; at < len; at += u64(gridDim.x) * blockDim.x) {
-        const u32 latent = indices[at];
-        if (latent < inside) atomicAdd(&counts[latent], 1u);
-        else if (latent != UNUSED) atomicAdd(&fired[latent], 1u);
+    constexpr u32 AHEAD = 8;  // indices that a thread reads together
+    const u64 stride = u64(gridDim.x) * blockDim.x;
+    for (u64 at = u64(blockIdx.x) * blockDim.x + threadIdx.x; at < len; at += stride * AHEAD) {
+        u32 found[AHEAD];
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) found[a] = at + stride * a < len ? indices[at + stride * a] : UNUSED;
+#pragma unroll
+        for (u32 a = 0; a < AHEAD; a++) {
+            if (found[a] < inside) atomicAdd(&counts[found[a]], 1u);
+            else if (found[a] != UNUSED) atomicAdd(&fired[found[a]], 1u);
+        }
     }
     __syncthreads();
     for (u32 latent = threadIdx.x; latent < inside; latent += blockDim.x) {

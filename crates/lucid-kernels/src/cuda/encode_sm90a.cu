@@ -7,6 +7,7 @@ namespace {
 
 constexpr u32 ROWS = TILE_ROWS;         // of a block's output
 constexpr u32 COLUMNS = 2 * TILE_ROWS;  // latents
+constexpr u32 PITCH = 40;               // floats of a row of 32 that a warp turns: rows in banks of their own
 constexpr u32 GROUP = 128;              // threads of a warpgroup: one that copies, two that multiply 64 rows each
 
 // One depth of the sum: A hi, A lo, then B hi and B lo, two tiles each. Four of them are in shared memory.
@@ -31,7 +32,8 @@ __device__ inline void product(const u16* __restrict__ a_hi, const u16* __restri
     constexpr u32 STAGES = Stage::STAGES;
     DYN_SHARED(u8, dynamic);
     __shared__ u64 full[STAGES], empty[STAGES];
-    __shared__ __align__(8) float biases[2][COLUMNS];
+    __shared__ __align__(16) float biases[2][COLUMNS];
+    __shared__ __align__(16) float corners[2 * GROUP / 32][16][PITCH];
     // Stages start where a swizzle's pattern does.
     Stage* stages = reinterpret_cast<Stage*>(dynamic + (1024 - shared_address(dynamic) % 1024) % 1024);
     const u32 group = threadIdx.x / GROUP, steps = width / TILE_COLUMNS;
@@ -99,28 +101,43 @@ __device__ inline void product(const u16* __restrict__ a_hi, const u16* __restri
         if (lane == 0) barrier_arrive(&empty[before]);
         // The biases of this tile are there, and all are done with those of the tile before the last.
         named_barrier(1, 2 * GROUP);
-        const u64 first_i = u64(tile % tiles_m) * ROWS + half * 64 + warp * 16 + lane / 4;
-        const u64 first_j = u64(tile / tiles_m) * COLUMNS;
-        const u32 within = lane % 4 * 2;
-        // Every row starts on a boundary of 8 bytes only where n is even.
-        const bool inside = n % 2 == 0 && first_j + COLUMNS <= n;
+        // A lane holds two neighbours of eight rows: written as they are, a store would touch eight lines for 256 bytes. A warp turns
+        // 16 rows by 32 columns at a time in shared memory and writes whole lines.
+        const u64 first_i = u64(tile % tiles_m) * ROWS + half * 64 + warp * 16, first_j = u64(tile / tiles_m) * COLUMNS;
+        // Every row starts on a boundary of 16 bytes only where n is a multiple of 4.
+        const bool inside = n % 4 == 0 && first_j + COLUMNS <= n;
+        float (*turned)[PITCH] = corners[half * 4 + warp];
+        const u32 column = lane % 8 * 4;
 #pragma unroll
-        for (u32 e = 0; e < 2; e++) {
-            const u64 i = first_i + e * 8;
-            if (i >= m) continue;
-            float* to = out + i * n + first_j + within;
+        for (u32 base = 0; base < COLUMNS; base += 32) {
 #pragma unroll
-            for (u32 c = 0; c < 32; c++) {
-                const float2 by = *reinterpret_cast<const float2*>(&biases[turn][c * 8 + within]);
-                const float x = sums[c * 4 + e * 2] + by.x, y = sums[c * 4 + e * 2 + 1] + by.y;
-                if (inside) {
-                    *reinterpret_cast<float2*>(to + c * 8) = float2{x, y};
-                } else {
-                    const u64 j = first_j + within + c * 8;
-                    if (j < n) to[c * 8] = x;
-                    if (j + 1 < n) to[c * 8 + 1] = y;
+            for (u32 c = 0; c < 4; c++) {
+#pragma unroll
+                for (u32 e = 0; e < 2; e++) {
+                    const u32 at = (base / 8 + c) * 4 + e * 2;
+                    *reinterpret_cast<float2*>(&turned[lane / 4 + e * 8][c * 8 + lane % 4 * 2]) = float2{sums[at], sums[at + 1]};
                 }
             }
+            __syncwarp();
+            const float4 by = *reinterpret_cast<const float4*>(&biases[turn][base + column]);
+#pragma unroll
+            for (u32 r = lane / 8; r < 16; r += 4) {
+                if (first_i + r >= m) continue;
+                float4 value = *reinterpret_cast<const float4*>(&turned[r][column]);
+                value.x += by.x, value.y += by.y, value.z += by.z, value.w += by.w;
+                const u64 j = first_j + base + column;
+                float* to = out + (first_i + r) * n + j;
+                if (inside) {
+                    *reinterpret_cast<float4*>(to) = value;
+                } else {
+                    if (j < n) to[0] = value.x;
+                    if (j + 1 < n) to[1] = value.y;
+                    if (j + 2 < n) to[2] = value.z;
+                    if (j + 3 < n) to[3] = value.w;
+                }
+            }
+            // The next columns go where these were read.
+            __syncwarp();
         }
     }
 }

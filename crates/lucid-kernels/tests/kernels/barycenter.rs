@@ -10,6 +10,7 @@ use crate::oracle;
 
 on_every_backend!(
     equals_the_weighted_mean,
+    long_pairs_and_wide_rows,
     code_then_decode_is_decode_then_average,
     backward_is_the_derivative,
     an_empty_target_is_zero,
@@ -33,6 +34,35 @@ fn equals_the_weighted_mean<B: Backend>(backend: &B) {
             assert_close("barycentre", &read(backend, &out, len), &expected, tolerance::<B>());
         }
     });
+}
+
+/// More targets, sources and columns than a block of a GPU takes at once, beside a pair of few.
+fn long_pairs_and_wide_rows<B: Backend>(backend: &B) {
+    let (mut random, d) = (Random(22), 150);
+    let pairs = Pairs::new(&[235, 3], &[300, 2]).unwrap();
+    let cells = random.between(pairs.cells.total(), 0.01, 1.0);
+    let plan = plan_of(backend, &pairs, &cells);
+    for direction in DIRECTIONS {
+        let (sources, len) = (direction.source(&pairs).total(), direction.target(&pairs).total() * d);
+        let (y, grad) = (random.values(sources * d), random.values(len));
+        let (mut out, mut d_y) = (rubbish(backend, len), rubbish(backend, sources * d));
+        let there = upload(backend, &y);
+        backend.barycenter(&plan, &pairs, direction, d, &there, &mut out).unwrap();
+        let expected = oracle::barycenter(&cells, &pairs, direction, d, &y);
+        assert_close("barycentre", &read(backend, &out, len), &expected, tolerance::<B>());
+        // The map is linear: ⟨grad, B y⟩ = ⟨Bᵀ grad, y⟩, source by source.
+        backend
+            .barycenter_backward(&plan, &pairs, direction, d, &there, &upload(backend, &grad), &mut d_y, None)
+            .unwrap();
+        let d_y = read(backend, &d_y, sources * d);
+        for source in [0, sources / 3, sources - 1] {
+            let mut alone = vec![0.0; sources * d];
+            alone[source * d..(source + 1) * d].copy_from_slice(&y[source * d..(source + 1) * d]);
+            let expected = dot(&grad, &oracle::barycenter(&cells, &pairs, direction, d, &alone));
+            let found = dot(&d_y[source * d..(source + 1) * d], &y[source * d..(source + 1) * d]);
+            assert_close("d y", &[found], &[expected], tolerance::<B>());
+        }
+    }
 }
 
 /// D is affine and the shares of a target sum to 1 (spec 4, free algebra (i)).

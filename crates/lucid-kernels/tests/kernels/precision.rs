@@ -10,6 +10,7 @@ use crate::oracle;
 
 on_every_backend!(
     decoders_round_their_rows,
+    many_slots,
     rows_of_w_dec_gather_rounded_gradients,
     latents_that_always_fire,
     encoders_round_both_operands,
@@ -72,6 +73,29 @@ fn decoders_round_their_rows<B: Backend>(backend: &B) {
             }
         }
     }
+}
+
+/// More slots than a block of a GPU takes at a time.
+fn many_slots<B: Backend>(backend: &B) {
+    let backend = &bf16(backend);
+    let (mut random, n, d) = (Random(18), 2, 800);
+    let shape = CodeShape { d_shared: 90, d_private: 90, k_shared: 70, k_private: 80, selection: Selection::Split };
+    let dictionary = HostDictionary::random(&mut random, d, shape.latents());
+    let codes = HostCodes::random(&mut random, n, shape);
+    let grad = random.values(n * d);
+    let mut d_values = backend.zeros(n * shape.k()).unwrap();
+    let mut gradients = Dictionary::zeros(backend, d, shape.latents()).unwrap();
+    let (there, device, grad_there) = (codes.upload(backend), dictionary.upload(backend), upload(backend, &grad));
+    backend.decode_backward(&there, Block::Joint, &device, false, &grad_there, &mut d_values, &mut gradients).unwrap();
+    let w_dec = rounded(&dictionary.w_dec);
+    let expected: Vec<f64> = (0..n * shape.k())
+        .map(|slot| {
+            let (token, latent) = (slot / shape.k(), codes.indices[slot] as usize);
+            let g = &grad[token * d..(token + 1) * d];
+            if codes.indices[slot] == UNUSED { 0.0 } else { dot(g, &w_dec[latent * d..(latent + 1) * d]) }
+        })
+        .collect();
+    assert_close("d values", &read(backend, &d_values, expected.len()), &expected, tolerance::<B>());
 }
 
 /// dW_dec\[k\] = Σ z_k bf16(g), db_dec = Σ g.

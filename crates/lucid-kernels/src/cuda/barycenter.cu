@@ -157,11 +157,16 @@ __device__ inline void mix(const float* __restrict__ plan, const float* __restri
             inverses[at] = before + at < (mass_of_own ? rows : terms) ? inverse(mass[before + at]) : Inverse{0.0f, 0.0f};
         }
         __syncthreads();
+        // Four terms of a row. Neighbouring threads take neighbouring cells of the plan: rows, or terms of sixteen threads a row.
+        // A height is 64 or 128.
+        const u32 rows_shift = 31 - __clz(height), shift = transposed ? rows_shift : 4;
+        const u32 groups = transposed ? count / 4 : (count / 4 + 15) / 16 << rows_shift;
 // Unrolled, it would take the registers of the products.
 #pragma unroll 1
-        for (u32 at = threadIdx.x; at < height * count / 4; at += threads) {
-            // Four terms of a row. Neighbouring threads take neighbouring cells of the plan.
-            const u32 r = transposed ? at % height : at / (count / 4), t = (transposed ? at / height : at % (count / 4)) * 4;
+        for (u32 at = threadIdx.x; at < groups << shift; at += threads) {
+            const u32 low = at & ((1 << shift) - 1), high = at >> shift;
+            const u32 r = transposed ? low : high & (height - 1), t = (transposed ? high : low + (high >> rows_shift) * 16) * 4;
+            if (t >= count) continue;
             const u32 row = first_row + r, term = first_term + t;
             float4 share = zero;
             if (row < rows && transposed) {

@@ -82,7 +82,7 @@ struct Mix {
 /// Shared memory for shares, beside that for points.
 const SHARES: usize = 64 << 10;
 /// Blocks that keep every GPU busy; those of a pair divide its columns.
-const ENOUGH: usize = 1024;
+const ENOUGH: usize = 768;
 
 /// The longest pair has `rows` rows of output and `terms` terms.
 fn mix<D: Driver>(

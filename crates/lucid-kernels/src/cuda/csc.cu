@@ -109,8 +109,19 @@ csc_place(const u32* __restrict__ indices, u64 n, u32 k, u32 chunk, u32 latents,
     const u64 first = u64(blockIdx.x) * chunk, end = min(first + chunk, n);
     u32* mine = counts + u64(blockIdx.x) * latents;
     if (inside) {
-#pragma unroll 8
-        for (u32 latent = threadIdx.x; latent < latents; latent += 32) places[latent] = offsets[latent] + mine[latent];
+        constexpr u32 READ = 8;  // latents of a lane that are read together
+        for (u32 base = threadIdx.x; base < latents; base += 32 * READ) {
+            u32 at[READ];
+#pragma unroll
+            for (u32 r = 0; r < READ; r++) {
+                const u32 latent = base + 32 * r;
+                at[r] = latent < latents ? offsets[latent] + mine[latent] : 0;
+            }
+#pragma unroll
+            for (u32 r = 0; r < READ; r++) {
+                if (base + 32 * r < latents) places[base + 32 * r] = at[r];
+            }
+        }
         __syncwarp();
     }
     auto place = [&](u32 latent, u64 token, u32 slot) {

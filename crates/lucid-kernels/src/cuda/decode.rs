@@ -6,7 +6,7 @@ use super::driver::Driver;
 use super::gather::{self, stride};
 use super::launcher::{Columns, Context, State, blocks, launch, narrow, slots};
 use super::{Buffer, Cuda};
-use crate::codes::{Block, CodeShape, Codes, Dictionary};
+use crate::codes::{Block, CodeShape, Codes, Dictionary, Selection};
 use crate::error::KernelError;
 
 /// Entries of a latent that one block adds; csc.cu has the same number.
@@ -22,6 +22,18 @@ fn range(shape: CodeShape, block: Block) -> Range<usize> {
         Block::Shared => 0..shape.d_shared,
         Block::Private => shape.d_shared..shape.latents(),
     }
+}
+
+/// The slots of a token that hold latents of a block, others among them where a code is not divided.
+fn slots_of<D: Driver>(codes: &Codes<Cuda<D>>, block: Block) -> Result<(u32, u32), KernelError> {
+    let CodeShape { k_shared, selection, .. } = codes.shape;
+    let divided = selection == Selection::Split && codes.k == codes.shape.k();
+    let range = match block {
+        Block::Shared if divided => 0..k_shared,
+        Block::Private if divided => k_shared..codes.k,
+        _ => 0..codes.k,
+    };
+    Ok((narrow("k", range.start)?, narrow("k", range.end)?))
 }
 
 /// Threads of a block that works on rows of `d` values, eight columns a thread where that is enough.
@@ -44,17 +56,17 @@ pub(super) fn forward<D: Driver>(
     let (indices, values) = slots(codes);
     let range = range(codes.shape, block);
     let bias = if bias { dictionary.b_dec.read_at(d) } else { 0 };
-    let (grid, k) = ([blocks(n, 1), 1, 1], narrow("k", codes.k)?);
+    let (grid, k, (from, to)) = ([blocks(n, 1), 1, 1], narrow("k", codes.k)?, slots_of(codes, block)?);
     let (first, end, width) = (narrow("latents", range.start)?, narrow("latents", range.end)?, narrow("d", d)?);
     if context.rounds() {
         let state = &mut *context.state();
         let (rows, stride) = rounded_decoder(context, state, dictionary)?;
         return launch!(context, "decode_rows_bf16", grid, threads(d), 0;
-            indices, values, n as u64, k, first, end, rows, stride, bias, width, out.write_at(n * d));
+            indices, values, n as u64, k, first, end, rows, stride, bias, width, out.write_at(n * d), from, to);
     }
     let rows = dictionary.w_dec.read_at(dictionary.latents * d);
     launch!(context, "decode_rows", grid, threads(d), 0;
-        indices, values, n as u64, k, first, end, rows, bias, width, out.write_at(n * d))
+        indices, values, n as u64, k, first, end, rows, bias, width, out.write_at(n * d), from, to)
 }
 
 /// Address of W_dec rounded to bf16, made where it has changed, and values from one of its rows to the next.
@@ -216,14 +228,15 @@ pub(super) fn backward<D: Driver>(
     let grad = grad.read_at(n * d);
     let (grid, k, width) = ([blocks(n, 1), 1, 1], narrow("k", codes.k)?, narrow("d", d)?);
     let (first, end) = (narrow("latents", range.start)?, narrow("latents", range.end)?);
+    let (from, to) = slots_of(codes, block)?;
     if context.rounds() {
         let (rows, stride) = rounded_decoder(context, &mut context.state(), dictionary)?;
         launch!(context, "decode_values_backward_bf16", grid, 128, 0;
-            indices, n as u64, k, first, end, rows, stride, grad, width, d_values.write_at(n * codes.k))?;
+            indices, n as u64, k, first, end, rows, stride, grad, width, d_values.write_at(n * codes.k), from, to)?;
     } else {
         launch!(context, "decode_values_backward", grid, 128, 0;
             indices, n as u64, k, first, end, dictionary.w_dec.read_at(latents * d), grad, width,
-            d_values.write_at(n * codes.k))?;
+            d_values.write_at(n * codes.k), from, to)?;
     }
     let out = gradients.w_dec.write_at(latents * d);
     gather(context, codes, latents, d, &range, &Gathered { weights: values, rows: grad, subtract: 0, out, bias: 0 })?;

@@ -60,6 +60,24 @@ test('an interrupted run, resumed with the store and the folder alone, ends in t
   expect(weights(part.out).equals(weights(whole.out))).toBe(true)
 })
 
+test('in bf16: other bits, the same whatever the threads, nearly the same loss', async () => {
+  const losses: number[] = []
+  const folders = (['f32', 'bf16', 'bf16'] as const).map((precision, index) =>
+    options({ precision, threads: 1 + (index % 2), steps: 30 }),
+  )
+  for (const given of folders) {
+    let loss = Number.NaN
+    const run = train(given)
+    for await (const event of run) if (event.type === 'step') loss = event.loss
+    expect((await run).config.precision).toBe(given.precision)
+    losses.push(loss)
+  }
+  const [exact, one, two] = folders.map(({ out }) => weights(out)) as [Buffer, Buffer, Buffer]
+  expect(two.equals(one)).toBe(true)
+  expect(one.equals(exact)).toBe(false)
+  expect(losses[1]).toBeCloseTo(losses[0] as number, 1)
+})
+
 test('init starts from a model folder', async () => {
   const given = options({ init: shared('run'), steps: 1, lr: 0, weightDecay: 0, unitNormDecoder: false })
   await train(given)
@@ -77,6 +95,7 @@ describe('bad input', () => {
     })
     expect(await refuse({ kShared: 99 })).toMatchObject({ code: 'E_OPTION', details: { option: 'kShared' } })
     expect(await refuse({ lr: 'fast' })).toMatchObject({ code: 'E_OPTION', details: { option: 'lr' } })
+    expect(await refuse({ precision: 'fp8' })).toMatchObject({ code: 'E_OPTION', details: { option: 'precision' } })
     expect(await refuse({ threads: 0 })).toMatchObject({ code: 'E_OPTION', details: { option: 'threads' } })
     expect(await refuse({ device: 'cuda:4096' })).toMatchObject({ code: 'E_DEVICE' })
     expect(await refuse({ activations: undefined })).toMatchObject({
@@ -98,6 +117,8 @@ describe('bad input', () => {
     cpSync(shared('run'), copy, { recursive: true })
     const error = await refuse({ out: copy, resume: true, steps: undefined, seed: 5 })
     expect(error.message).toContain('seed')
+    const other = await refuse({ out: copy, resume: true, steps: undefined, precision: 'bf16' })
+    expect(other.message).toContain('precision')
   })
 
   test('a damaged model is refused as one to start from', async () => {

@@ -1,6 +1,6 @@
 // `npm run gpu-train -- --out folder`: training through the public API on a CUDA device. Scenes are learnt on the CPU and on the
-// device and evaluated on the same pictures; a run is killed and resumed, and has to end with the bits of one that was not; and
-// `--large` steps (60) at the paper's sizes are timed as a user gets them. Writes gpu-train.md and gpu-train.json.
+// device, in f32 and in bf16, and evaluated on the same pictures; a run is killed and resumed, and has to end with the bits of one
+// that was not; and `--large` steps (60) at the paper's sizes are timed as a user gets them. Writes gpu-train.md and gpu-train.json.
 
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -100,10 +100,15 @@ async function main() {
     const unseen = await extract({ backbone: 'mini', layers: LAYERS, dataset: scenes(heldOut, 2), out: at('held-out') })
       .result
     const runs = []
-    for (const on of ['cpu', gpu]) {
-      const run = await timed({ ...CONFIG, activations, device: on, out: at(`run-${runs.length}`) })
+    for (const [on, precision] of [
+      ['cpu', 'f32'],
+      [gpu, 'f32'],
+      ['cpu', 'bf16'],
+      [gpu, 'bf16'],
+    ]) {
+      const run = await timed({ ...CONFIG, precision, activations, device: on, out: at(`run-${runs.length}`) })
       const scores = await evaluate({ model: run.model, activations: unseen, bootstrap: 0 }).result
-      runs.push({ on, ...run, scores })
+      runs.push({ on, precision, ...run, scores })
     }
     const again = await timed({ ...CONFIG, activations, device: gpu, out: at('again') })
     const resumedAt = at('resumed')
@@ -114,7 +119,7 @@ async function main() {
 
     const pairsLarge = 256
     const steps = Number(value('--large', 60))
-    let large
+    const large = {}
     if (steps > 10) {
       const big = await importActivations({
         vision: random([2 * pairsLarge, 196, 768]),
@@ -131,7 +136,9 @@ async function main() {
         device: gpu,
         checkpointEvery: 0,
       }
-      large = await timed({ ...paper, out: at('paper-run') })
+      for (const precision of ['f32', 'bf16']) {
+        large[precision] = (await timed({ ...paper, precision, out: at(`paper-${precision}`) })).step
+      }
     }
 
     const text = [
@@ -139,28 +146,28 @@ async function main() {
       '',
       `${pairs} scenes, ${STEPS} steps of ${CONFIG.batchPairs} pairs, measured on ${heldOut} other scenes; ${cpus().length} processor cores.`,
       '',
-      '| | last loss | self R² patches | words | cross R² T→V | V→T | ms a step |',
-      '|---|--:|--:|--:|--:|--:|--:|',
-      ...runs.map(({ on, loss, scores, step }) => {
+      '| | precision | last loss | self R² patches | words | cross R² T→V | V→T | ms a step |',
+      '|---|---|--:|--:|--:|--:|--:|--:|',
+      ...runs.map(({ on, precision, loss, scores, step }) => {
         const { r2, cross } = scores
         const numbers = [r2.vision.joint, r2.text.joint, cross.t2v.shared, cross.v2t.shared].map((one) =>
           one.toFixed(3),
         )
-        return `| ${on} | ${loss.toFixed(4)} | ${numbers.join(' | ')} | ${(1e3 * step).toFixed(2)} |`
+        return `| ${on} | ${precision} | ${loss.toFixed(4)} | ${numbers.join(' | ')} | ${(1e3 * step).toFixed(2)} |`
       }),
       '',
       `Twice on the device, and killed at step ${KILLED_AT} and resumed: ${same ? 'the same bits' : 'OTHER BITS'}.`,
       '',
-      ...(large
+      ...(large.f32
         ? [
-            `A step at the paper's sizes (256 pairs of 196 patches and 64 words, d 768, 6144 latents a side) takes ${(1e3 * large.step).toFixed(2)} ms.`,
+            `A step at the paper's sizes (256 pairs of 196 patches and 64 words, d 768, 6144 latents a side) takes ${(1e3 * large.f32).toFixed(2)} ms, in bf16 ${(1e3 * large.bf16).toFixed(2)} ms.`,
             '',
           ]
         : []),
     ].join('\n')
     process.stdout.write(text)
     writeFileSync(join(out, 'gpu-train.md'), text)
-    const report = { device: found, runs: runs.map(({ model: _, ...run }) => run), same, paperSecondsStep: large?.step }
+    const report = { device: found, runs: runs.map(({ model: _, ...run }) => run), same, paperSecondsStep: large }
     writeFileSync(join(out, 'gpu-train.json'), `${JSON.stringify(report, null, 1)}\n`)
     process.exitCode = same ? 0 : 1
   } finally {

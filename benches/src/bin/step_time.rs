@@ -1,13 +1,13 @@
 //! Times the whole training step (losses, gradients, AdamW) at the paper's shape on pseudo-random activations, and
 //! prints µs/token and the peak memory of the process beside the bound the project sets itself.
 //!
-//! `step_time [--pairs 256] [--tokens 64] [--micro-pairs 32] [--steps 3] [--threads N] [--json]`
+//! `step_time [--pairs 256] [--tokens 64] [--micro-pairs 32] [--steps 3] [--threads N] [--bf16] [--json]`
 
 use std::time::Instant;
 
 use lucid_benches::{PATCHES, SHAPE, WIDTH, numbers, scaled};
-use lucid_kernels::KernelError;
 use lucid_kernels::cpu::Cpu;
+use lucid_kernels::{Backend, KernelError, Precision};
 use lucid_sae::batch::{HostPairs, MicroBatch, Sides};
 use lucid_sae::config::{Config, Preset};
 use lucid_sae::optimiser::Optimiser;
@@ -20,13 +20,26 @@ struct Options {
     micro_pairs: usize,
     steps: usize,
     threads: Option<usize>,
+    precision: Precision,
     json: bool,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { pairs: 256, tokens: 64, micro_pairs: 32, steps: 3, threads: None, json: false };
+    let mut options = Options {
+        pairs: 256,
+        tokens: 64,
+        micro_pairs: 32,
+        steps: 3,
+        threads: None,
+        precision: Precision::F32,
+        json: false,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
+        if name == "--bf16" {
+            options.precision = Precision::Bf16;
+            continue;
+        }
         if name == "--json" {
             options.json = true;
             continue;
@@ -41,7 +54,7 @@ fn options() -> Result<Options, String> {
             "--threads" => options.threads = Some(value),
             _ => {
                 return Err(format!(
-                    "unknown option '{name}'; known: --pairs --tokens --micro-pairs --steps --threads --json"
+                    "unknown option '{name}'; known: --pairs --tokens --micro-pairs --steps --threads --bf16 --json"
                 ));
             }
         }
@@ -87,7 +100,7 @@ fn batch(cpu: &Cpu, options: &Options) -> Result<Vec<MicroBatch<Cpu>>, KernelErr
 }
 
 fn run(options: &Options) -> Result<(), KernelError> {
-    let cpu = Cpu::new(options.threads)?;
+    let cpu = Cpu::new(options.threads)?.with_precision(options.precision)?;
     let config = Config { batch_pairs: options.pairs, micro_pairs: options.micro_pairs, ..Preset::Paper.config() };
     let mut params = parameters(&cpu)?;
     let batch = batch(&cpu, options)?;

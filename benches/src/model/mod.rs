@@ -183,15 +183,13 @@ pub fn sum(launches: &[Launch], card: &Card, changes: &[Change]) -> Prediction {
     Prediction { rows, device, host, seconds: device.max(host) + waits }
 }
 
-/// The changes in the order in which each brings the most after those before it, with the step's time after it. With
-/// `exact`, only those that keep the precision of f32.
-pub fn plan(card: &Card, exact: bool) -> Result<Vec<(Change, f64)>, KernelError> {
+/// The changes in the order in which each brings the most after those before it, with the step's time after it.
+pub fn plan(card: &Card) -> Result<Vec<(Change, f64)>, KernelError> {
     let launches = trace::step(card, PAIRS, micro(card))?;
     let time = |changes: &[Change]| sum(&launches, card, changes).seconds;
     let (mut made, mut order, mut now) = (Vec::new(), Vec::new(), time(&[]));
     loop {
-        let left =
-            Change::ALL.into_iter().filter(|change| !made.contains(change) && (change.keeps_precision() || !exact));
+        let left = Change::ALL.into_iter().filter(|change| !made.contains(change));
         let best = left.map(|change| (change, time(&[made.as_slice(), &[change]].concat())));
         match best.min_by(|a, b| a.1.total_cmp(&b.1)) {
             // Less than 20 µs is within the error of everything here.

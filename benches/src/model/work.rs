@@ -129,9 +129,10 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
             let active = used(k, a(3), a(4));
             let mut work = Work {
                 useful: 2.0 * n * active * d,
-                // Counted: 162 a slot of 768 columns.
-                instructions: n * (active * (d / 128.0 * 20.0 + 42.0) + (k - active) * 12.0),
+                // Counted: 139 a slot of 768 columns.
+                instructions: n * active * (d / 128.0 * 20.0 + 19.0),
                 memory: n * (d * 4.0 + k * 8.0),
+                // Four rows are multiplied by a gradient in shared memory, which each of them looks up.
                 local: n * active * d * 4.0 / 128.0,
                 ..Work::default()
             };
@@ -170,7 +171,7 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
         "csc_combine" => elements(first, 8.0, 30.0 * 4.0 * 32.0),
         "columns_partial" => Work {
             useful: 2.0 * a(2) * a(4),
-            chain: (a(3) / 16.0).ceil() * MEMORY_CLOCKS,
+            chain: (a(3) / 8.0).ceil() * MEMORY_CLOCKS,
             ..elements(a(2) * a(4), 4.0, 5.0)
         },
         // Sixteen warps, eight values under way.
@@ -213,18 +214,21 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
             }
         }
         "mix_rows" => {
-            // Output rows are patches where they need several tiles.
-            let (rows, terms) = if launch.grid[2] > 1 { (patches, words) } else { (words, patches) };
-            let (d, depths) = (a(8), (terms / 32.0).ceil());
+            // Output rows are patches where four warps stand above each other.
+            let (d, down, tiles) = (a(8), a(9), a(11));
+            let (rows, terms) = if down > 2.0 { (patches, words) } else { (words, patches) };
+            let (depths, across) = ((terms / 32.0).ceil(), 4.0 / down);
+            // Depths of all tiles of a warp, and its shares, which are staged once.
+            let (products, shares) = (blocks * 4.0 * tiles * depths, blocks * 32.0 * down * depths * 32.0);
             Work {
-                tensor: 3.0 * 2.0 * blocks * 64.0 * 64.0 * depths * 32.0,
+                tensor: 3.0 * 2.0 * products * 32.0 * 32.0 * 32.0,
                 useful: 2.0 * first * rows * terms * d,
-                // Counted: 687 a warp and depth.
-                instructions: blocks * 4.0 * (depths * 640.0 + 330.0),
+                // An estimate: half as much again as in bf16, where 380 a warp and depth were counted, shares included.
+                instructions: products * 450.0 + shares / 4.0 / 32.0 * 60.0,
                 memory: first * (rows + terms) * d * 4.0 + first * patches * words * 4.0,
-                cache: blocks * depths * 32.0 * (64.0 + 64.0) * 4.0,
-                // Eight stores of 8 bytes a lane for each operand and 16 ldmatrix a depth.
-                local: blocks * depths * 4.0 * (2.0 * 8.0 * 2.0 + 64.0),
+                cache: blocks * tiles * depths * 32.0 * 32.0 * across * 4.0 + shares * 4.0,
+                // Points and shares are stored in two halves; 12 ldmatrix of four passes a depth.
+                local: products * (32.0 * 32.0 * 4.0 / down / 128.0 + 48.0) + shares * 4.0 / 128.0,
                 ..Work::default()
             }
         }

@@ -126,7 +126,9 @@ fn wide_rows<B: Backend>(backend: &B) {
         |at| if at % 301 == 5 { at as f64 } else { -1.0 },
         |at| 1.0 + at as f64 / 4096.0,
     ];
-    for (d_shared, d_private, k_shared, k_private) in [(600, 520, 5, 64), (601, 1531, 33, 9), (600, 520, 70, 66)] {
+    // Blocks of whole cells of sixteen, of more cells than a warp holds, and others.
+    let sizes = [(608, 528, 5, 64), (1616, 6400, 33, 9), (600, 520, 5, 64), (601, 1531, 33, 9), (600, 520, 70, 66)];
+    for (d_shared, d_private, k_shared, k_private) in sizes {
         for values in of_rows {
             for selection in [Selection::Split, Selection::Global] {
                 let shape = CodeShape { d_shared, d_private, k_shared, k_private, selection };

@@ -8,8 +8,8 @@ mod support;
 use std::sync::Arc;
 
 use common::{Case, random_case};
-use lucid_kernels::KernelError;
 use lucid_kernels::cuda::{Cuda, Order, Shim};
+use lucid_kernels::{Backend, KernelError, Precision};
 use lucid_sae::batch::{HostPairs, MicroBatch};
 use lucid_sae::config::PlanGradient;
 use lucid_sae::params::{HostDictionary, HostParams, Params};
@@ -59,15 +59,25 @@ fn step(backend: &Cuda<Shim>, case: &Case) -> Result<(f64, Vec<f32>), KernelErro
     Ok((report.losses.total, step.gradients.read(backend)?.vision.w_dec))
 }
 
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+fn backend(shim: &Arc<Shim>, precision: Precision) -> Result<Cuda<Shim>, KernelError> {
+    Cuda::new(Arc::clone(shim))?.with_precision(precision)
+}
+
 #[test]
 fn every_allocation_can_fail() {
+    PRECISIONS.into_iter().for_each(every_allocation);
+}
+
+fn every_allocation(precision: Precision) {
     let case = case();
-    let expected = step(&Cuda::new(Arc::new(Shim::new(Order::Forward))).unwrap(), &case).unwrap();
+    let expected = step(&backend(&Arc::new(Shim::new(Order::Forward)), precision).unwrap(), &case).unwrap();
     let mut failures = 0;
     for count in 0.. {
         let shim = Arc::new(Shim::new(Order::Forward));
         shim.fail_allocation_after(count);
-        let outcome = Cuda::new(Arc::clone(&shim)).and_then(|backend| {
+        let outcome = backend(&shim, precision).and_then(|backend| {
             let first = step(&backend, &case);
             if first.is_err() {
                 // The device is whole: with memory again, the same backend makes the same step.
@@ -91,12 +101,16 @@ fn every_allocation_can_fail() {
 
 #[test]
 fn every_launch_can_fail() {
+    PRECISIONS.into_iter().for_each(every_launch);
+}
+
+fn every_launch(precision: Precision) {
     let case = case();
     let mut failures = 0;
     for count in 0.. {
         let shim = Arc::new(Shim::new(Order::Forward));
         shim.fail_launches_after(count);
-        let backend = Cuda::new(Arc::clone(&shim)).unwrap();
+        let backend = backend(&shim, precision).unwrap();
         match step(&backend, &case) {
             Err(error @ KernelError::Device { .. }) => {
                 assert_eq!(error.code(), "E_DEVICE");

@@ -165,133 +165,100 @@ fn prefetch(at: *const Tile, count: usize) -> *const Tile {
     at.wrapping_add(count)
 }
 
-/// `out` \[32 · 32\] = the product of `steps` times 32 columns, added to what is there where `add` is set.
-///
-/// # Safety
-/// `steps` · 4 tiles at `panel` and at `strip`, 1024 values at `out`; AMX permitted and configured on this thread; `steps` > 0.
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#[inline]
-unsafe fn block(panel: *const Tile, strip: *const Tile, out: *mut f32, steps: usize, add: bool) {
-    // Sums: tmm0 to tmm3, in the order of `out`. Left operand: tmm4 and tmm5; right: tmm6 and tmm7.
-    // SAFETY: accesses are those of the contract; tile registers belong to nobody else.
-    unsafe {
-        std::arch::asm!(
-            "test {add}, {add}",
-            "jz 3f",
-            "tileloadd tmm0, [{out} + {row}]",
-            "tileloadd tmm1, [{out} + {row} + 64]",
-            "tileloadd tmm2, [{lower} + {row}]",
-            "tileloadd tmm3, [{lower} + {row} + 64]",
-            "jmp 2f",
-            "3:",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "2:",
-            "tileloadd tmm4, [{panel} + {line}]",
-            "tileloadd tmm6, [{strip} + {line} + 2048]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{panel} + {line} + 1024]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tileloadd tmm7, [{strip} + {line} + 3072]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm6, [{strip} + {line}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tileloadd tmm7, [{strip} + {line} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm4, [{panel} + {line} + 2048]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{panel} + {line} + 3072]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {panel}, 4096",
-            "add {strip}, 4096",
-            "dec {steps}",
-            "jnz 2b",
-            "tilestored [{out} + {row}], tmm0",
-            "tilestored [{out} + {row} + 64], tmm1",
-            "tilestored [{lower} + {row}], tmm2",
-            "tilestored [{lower} + {row} + 64], tmm3",
-            panel = inout(reg) panel => _,
-            strip = inout(reg) strip => _,
-            steps = inout(reg) steps => _,
-            add = in(reg) usize::from(add),
-            out = in(reg) out,
-            lower = in(reg) out.add(ROWS * SIDE),
-            row = in(reg) SIDE * size_of::<f32>(),
-            line = in(reg) DEEP * size_of::<u16>(),
-            options(nostack),
-        );
-    }
+/// A function that multiplies `steps` times 32 columns by `body`, which has a step's operands at `panel` and `strip` and adds their
+/// product to tmm0 to tmm3 (sums, in the order of `out`). Left operand: tmm4 and tmm5; right: tmm6 and tmm7.
+macro_rules! block {
+    ($(#[$documented:meta])* $name:ident: $($body:literal),+ $(,)?) => {
+        $(#[$documented])*
+        ///
+        /// # Safety
+        /// `steps` · 4 tiles at `panel` and at `strip`, 1024 values at `out`; AMX permitted and configured on this thread;
+        /// `steps` > 0.
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        #[inline]
+        unsafe fn $name(panel: *const Tile, strip: *const Tile, out: *mut f32, steps: usize, add: bool) {
+            // SAFETY: accesses are those of the contract; tile registers belong to nobody else.
+            unsafe {
+                std::arch::asm!(
+                    "test {add}, {add}",
+                    "jz 3f",
+                    "tileloadd tmm0, [{out} + {row}]",
+                    "tileloadd tmm1, [{out} + {row} + 64]",
+                    "tileloadd tmm2, [{lower} + {row}]",
+                    "tileloadd tmm3, [{lower} + {row} + 64]",
+                    "jmp 2f",
+                    "3:",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "2:",
+                    $($body,)+
+                    "add {panel}, 4096",
+                    "add {strip}, 4096",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "tilestored [{out} + {row}], tmm0",
+                    "tilestored [{out} + {row} + 64], tmm1",
+                    "tilestored [{lower} + {row}], tmm2",
+                    "tilestored [{lower} + {row} + 64], tmm3",
+                    panel = inout(reg) panel => _,
+                    strip = inout(reg) strip => _,
+                    steps = inout(reg) steps => _,
+                    add = in(reg) usize::from(add),
+                    out = in(reg) out,
+                    lower = in(reg) out.add(ROWS * SIDE),
+                    row = in(reg) SIDE * size_of::<f32>(),
+                    line = in(reg) DEEP * size_of::<u16>(),
+                    options(nostack),
+                );
+            }
+        }
+
+        /// No machine of this kind has AMX, so nobody can hold a [`Tiles`].
+        #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+        unsafe fn $name(_: *const Tile, _: *const Tile, _: *mut f32, _: usize, _: bool) {
+            unreachable!("AMX without AMX");
+        }
+    };
 }
 
-/// As [`block`], of high parts alone.
-///
-/// # Safety
-/// That of [`block`].
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#[inline]
-unsafe fn block_high(panel: *const Tile, strip: *const Tile, out: *mut f32, steps: usize, add: bool) {
-    // SAFETY: accesses are those of the contract; tile registers belong to nobody else.
-    unsafe {
-        std::arch::asm!(
-            "test {add}, {add}",
-            "jz 3f",
-            "tileloadd tmm0, [{out} + {row}]",
-            "tileloadd tmm1, [{out} + {row} + 64]",
-            "tileloadd tmm2, [{lower} + {row}]",
-            "tileloadd tmm3, [{lower} + {row} + 64]",
-            "jmp 2f",
-            "3:",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "2:",
-            "tileloadd tmm4, [{panel} + {line}]",
-            "tileloadd tmm6, [{strip} + {line}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{panel} + {line} + 1024]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tileloadd tmm7, [{strip} + {line} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {panel}, 4096",
-            "add {strip}, 4096",
-            "dec {steps}",
-            "jnz 2b",
-            "tilestored [{out} + {row}], tmm0",
-            "tilestored [{out} + {row} + 64], tmm1",
-            "tilestored [{lower} + {row}], tmm2",
-            "tilestored [{lower} + {row} + 64], tmm3",
-            panel = inout(reg) panel => _,
-            strip = inout(reg) strip => _,
-            steps = inout(reg) steps => _,
-            add = in(reg) usize::from(add),
-            out = in(reg) out,
-            lower = in(reg) out.add(ROWS * SIDE),
-            row = in(reg) SIDE * size_of::<f32>(),
-            line = in(reg) DEEP * size_of::<u16>(),
-            options(nostack),
-        );
-    }
+block! {
+    /// `out` \[32 · 32\] = the product of `steps` times 32 columns, added to what is there where `add` is set.
+    block:
+    "tileloadd tmm4, [{panel} + {line}]",
+    "tileloadd tmm6, [{strip} + {line} + 2048]",
+    "tdpbf16ps tmm0, tmm4, tmm6",
+    "tileloadd tmm5, [{panel} + {line} + 1024]",
+    "tdpbf16ps tmm2, tmm5, tmm6",
+    "tileloadd tmm7, [{strip} + {line} + 3072]",
+    "tdpbf16ps tmm1, tmm4, tmm7",
+    "tdpbf16ps tmm3, tmm5, tmm7",
+    "tileloadd tmm6, [{strip} + {line}]",
+    "tdpbf16ps tmm0, tmm4, tmm6",
+    "tdpbf16ps tmm2, tmm5, tmm6",
+    "tileloadd tmm7, [{strip} + {line} + 1024]",
+    "tdpbf16ps tmm1, tmm4, tmm7",
+    "tdpbf16ps tmm3, tmm5, tmm7",
+    "tileloadd tmm4, [{panel} + {line} + 2048]",
+    "tdpbf16ps tmm0, tmm4, tmm6",
+    "tdpbf16ps tmm1, tmm4, tmm7",
+    "tileloadd tmm5, [{panel} + {line} + 3072]",
+    "tdpbf16ps tmm2, tmm5, tmm6",
+    "tdpbf16ps tmm3, tmm5, tmm7",
 }
 
-/// No machine of this kind has AMX, so nobody can hold a [`Tiles`].
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-unsafe fn block_high(_: *const Tile, _: *const Tile, _: *mut f32, _: usize, _: bool) {
-    unreachable!("AMX without AMX");
-}
-
-/// No machine of this kind has AMX, so nobody can hold a [`Tiles`].
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-unsafe fn block(_: *const Tile, _: *const Tile, _: *mut f32, _: usize, _: bool) {
-    unreachable!("AMX without AMX");
+block! {
+    /// As [`block`], of high parts alone.
+    block_high:
+    "tileloadd tmm4, [{panel} + {line}]",
+    "tileloadd tmm6, [{strip} + {line}]",
+    "tdpbf16ps tmm0, tmm4, tmm6",
+    "tileloadd tmm5, [{panel} + {line} + 1024]",
+    "tdpbf16ps tmm2, tmm5, tmm6",
+    "tileloadd tmm7, [{strip} + {line} + 1024]",
+    "tdpbf16ps tmm1, tmm4, tmm7",
+    "tdpbf16ps tmm3, tmm5, tmm7",
 }
 
 /// Tile registers, configured on this thread as eight of 16 rows of 64 bytes while this lives.

@@ -145,9 +145,9 @@ pub(super) fn multiply(_: &Tiles, panels: &[Tile], strip: &[Tile], d: usize, spl
             ((PASS * PARTS).div_ceil(out.len().max(1)), strip[from..].as_ptr().wrapping_add(PASS * PARTS));
         for (panel, out) in panels.chunks_exact(tiles).zip(&mut *out) {
             ahead = prefetch(ahead, share);
+            let block = if split { block } else { block_high };
             // SAFETY: `count` steps of tiles lie at both places (checked above and by `chunks_exact`), `Tiles` proves that tiles
             // may be used and are configured.
-            let block = if split { block } else { block_high };
             unsafe { block(panel[from..].as_ptr(), strip[from..].as_ptr(), out.as_mut_ptr(), count, add || first > 0) };
         }
     }

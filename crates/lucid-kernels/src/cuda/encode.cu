@@ -9,7 +9,7 @@
 #include "warp.cuh"
 #include "wide.cuh"
 
-// Rows as bf16 halves for the product, in tiles (tiles.cuh): split(rows[list ? list[r] : r] − subtract), `padded` columns,
+// Rows as bf16 halves for the product, in tiles (tiles.cuh): rows[list ? list[r] : r] − subtract, `padded` columns,
 // zero behind d; rows behind n are left as they are. Without `lo` the high halves alone. Grid: rows / 4 over blocks, a warp a row.
 extern "C" __global__ void __launch_bounds__(128)
 pack_rows(const float* __restrict__ rows, const u32* __restrict__ list, const float* __restrict__ subtract, u64 n, u32 d,

@@ -3,15 +3,6 @@
 #pragma once
 #include "device.cuh"
 
-struct Split {
-    u16 hi, lo;
-};
-
-__device__ inline Split split(float x) {
-    const u16 hi = bf16_round(x);
-    return {hi, bf16_round(x - bf16_value(hi))};
-}
-
 // Two neighbouring values rounded, the first in the lower 16 bits.
 __device__ inline u32 rounded_pair(float x, float y) {
 #if !defined(LUCID_SHIM) && __CUDA_ARCH__ >= 800

@@ -268,7 +268,8 @@ fn report<B: Backend<Real = f32>>(
     let file = json!({
         "kernels": { "f32": kernels[0], "bf16": kernels[1] },
         "device": device, "backend": backend.name(), "checks": checks, "steps": options.steps,
-        "runs": { "f32": runs[0], "bf16": runs[1] }, "times": times, "bf16StepSeconds": rounded.seconds, "good": good, "version": env!("CARGO_PKG_VERSION"),
+        "runs": { "f32": runs[0], "bf16": runs[1] }, "times": times, "bf16StepSeconds": rounded.seconds,
+        "good": good, "version": env!("CARGO_PKG_VERSION"),
         "peaks": card.map(|card| json!({ "name": card.name, "flops": card.tensor_peak, "bytes": card.memory_peak })),
     });
     write(&options.out, "gpu-report.json", &serde_json::to_string_pretty(&file)?)?;

@@ -9,11 +9,11 @@
 namespace {
 
 constexpr u32 THREADS = 128;
-constexpr u32 WIDE = 2;  // groups of four columns of a thread at a time
-constexpr u32 SLOTS = 128;  // of a token staged at a time
+constexpr u32 WIDE = 2;         // groups of four columns of a thread at a time
+constexpr u32 SLOTS = 128;      // of a token staged at a time
 constexpr u32 GRADIENT = 1024;  // columns of a gradient staged at a time
 
-// The slots of the range, in their order, of slots first .. first + SLOTS of a token: one warp picks them.
+// Of a token's slots slot .. slot + SLOTS, below `to`, those that hold latents first .. end, in their order: one warp picks them.
 __device__ inline void pick(const u32* __restrict__ indices, const float* __restrict__ values, u64 token, u32 slot, u32 k,
                             u32 to, u32 first, u32 end, u32* latents, float* z, u32* used) {
     const u32 lane = threadIdx.x % 32;

@@ -196,7 +196,7 @@ export interface Evaluation {
   structure?: Structure
   latents?: LatentScore[]
   /**
-   * Path of a number → its 95 % interval, by a bootstrap over images (over concepts for `truth.identityRate`). `…aboveShuffled` is
+   * Path of a number → its 95 % interval, by a bootstrap over images (over concepts for what is a mean over concepts). `…aboveShuffled` is
    * the number above that with another pair's caption.
    */
   intervals?: Record<string, [low: number, high: number]>

@@ -101,6 +101,16 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
       intervals?.['truth.identityRate'],
     ),
     ...row(
+      'recovered concepts, patches',
+      truth?.mcc?.vision,
+      [
+        ['tokens', truth?.mcc?.text],
+        ['separate autoencoders', baseline?.truth?.mcc?.vision],
+      ],
+      'Mean correlation of the known concepts with latents of their own, one for each.',
+      intervals?.['truth.mcc.vision'],
+    ),
+    ...row(
       'transport accuracy',
       truth?.transportAccuracy,
       [
@@ -144,6 +154,17 @@ export function reportNumbers(evaluation: Evaluation, baseline?: Evaluation): Re
       ],
       'Share of captions whose own picture has the nearest shared code, among all pictures of the set.',
       intervals?.['structure.retrieval.t2i.at1'],
+    ),
+    ...row(
+      'hubness of pictures',
+      structure?.hubness.t2i,
+      [
+        ['neighbours drawn at random', structure?.hubness.random],
+        ['of captions', structure?.hubness.i2t],
+        ['separate autoencoders', baseline?.structure?.hubness.t2i],
+      ],
+      'Skewness of how often a picture is among the ten nearest of a caption; large where a few pictures are near to everything.',
+      intervals?.['structure.hubness.t2i'],
     ),
     ...row(
       'bridge score, mean over latents',

@@ -7,14 +7,13 @@ use lucid_kernels::Modality;
 use crate::coder::Coder;
 use crate::evaluate::{EvaluateOptions, Measure, PairResult};
 use crate::evaluation::{Cross, Evaluation, MaxFrequency, PerDirection, PerModality, Tokens};
+use crate::evaluation_intervals::Intervals;
 use crate::grounding::GroundingTotal;
 use crate::grounding::queries::TargetMode;
 use crate::metrics::activity::Activity;
-use crate::metrics::bootstrap::{Bootstrap, Form};
 use crate::metrics::cross::CrossErrors;
-use crate::metrics::latent_intervals::Frequencies;
 use crate::metrics::reconstruction::Errors;
-use crate::metrics::structure::{PairScores, Pool};
+use crate::metrics::structure::Pool;
 use crate::recovery::RecoveryTotal;
 use crate::recovery::truth::TruthSource;
 
@@ -34,9 +33,7 @@ pub(crate) struct Totals {
     mask_grounding: GroundingTotal,
     recovery: Option<RecoveryTotal>,
     pool: Pool,
-    bootstrap: Bootstrap,
-    vision_frequencies: Frequencies,
-    text_frequencies: Frequencies,
+    intervals: Intervals,
 }
 
 impl Totals {
@@ -54,9 +51,7 @@ impl Totals {
             mask_grounding: GroundingTotal::default(),
             recovery: truth.map(|truth| RecoveryTotal::new(truth, coder)),
             pool: Pool::default(),
-            bootstrap: Bootstrap::new(options.bootstrap, options.seed),
-            vision_frequencies: Frequencies::new(options.bootstrap, coder.d_shared()),
-            text_frequencies: Frequencies::new(options.bootstrap, coder.d_shared()),
+            intervals: Intervals::new(coder, options),
         }
     }
 
@@ -73,47 +68,8 @@ impl Totals {
         if let (Some(recovery), Some((truth, links))) = (&mut self.recovery, &pair.truth) {
             recovery.add(truth, &pair.vision, &pair.text, links);
         }
-        self.resample(&pair);
+        self.intervals.add(&pair, self.recovery.as_ref());
         self.pool.add(pair.pooled);
-    }
-
-    /// A pair's part of the confidence intervals.
-    fn resample(&mut self, pair: &PairResult) {
-        let weights = self.bootstrap.weights(&pair.key);
-        self.vision_frequencies.add(&weights, &pair.vision);
-        self.text_frequencies.add(&weights, &pair.text);
-        let mut add = |path: &str, form: Form, a: f64, b: f64| self.bootstrap.add(&weights, path, form, a, b);
-        let sides = [
-            ("vision", &pair.vision_errors, &pair.vision, "t2v", &pair.t2v),
-            ("text", &pair.text_errors, &pair.text, "v2t", &pair.v2t),
-        ];
-        for (name, errors, codes, direction, cross) in sides {
-            for (block, error) in [("joint", errors.joint), ("shared", errors.shared), ("private", errors.private)] {
-                add(&format!("r2.{name}.{block}"), Form::OneMinusRatio, error, errors.spread);
-            }
-            for (block, error) in [("shared", cross.shared), ("joint", cross.joint)] {
-                add(&format!("cross.{direction}.{block}"), Form::OneMinusRatio, error, errors.spread);
-            }
-            if let Some(shuffled) = cross.shuffled {
-                let path = format!("cross.{direction}.controls.shuffledCaption");
-                add(&path, Form::OneMinusRatio, shuffled, errors.spread);
-                // What the caption itself explains.
-                let gain = shuffled - cross.shared;
-                add(&format!("cross.{direction}.aboveShuffled"), Form::Ratio, gain, errors.spread);
-            }
-            let shared: usize = (0..codes.len()).map(|token| codes.shared(token).indices.len()).sum();
-            let tokens = codes.len() as f64;
-            add(&format!("sparsity.{name}.l0.shared"), Form::Ratio, shared as f64, tokens);
-            add(&format!("sparsity.{name}.l0.private"), Form::Ratio, (codes.entries() - shared) as f64, tokens);
-        }
-        if let (Some(recovery), Some((_, links))) = (&self.recovery, &pair.truth) {
-            for (path, [sum, words]) in recovery.of_links(links) {
-                add(&path, Form::Ratio, sum, words);
-            }
-        }
-        for (part, grounding) in [("grounding", &pair.grounding), ("maskGrounding", &pair.mask_grounding)] {
-            grounding.for_each(part, |path, value| add(path, Form::Ratio, value, 1.0));
-        }
     }
 
     pub(crate) fn finish(mut self, measure: &Measure, options: &EvaluateOptions, tokens: Tokens) -> Evaluation {
@@ -167,17 +123,8 @@ impl Totals {
         if maxfreq.is_none() {
             skip("maxfreq", "the model has no shared latents");
             skip("sparsity", "the model has no shared latents");
-        } else {
-            for (way, frequencies) in [("t2i", &self.text_frequencies), ("i2t", &self.vision_frequencies)] {
-                let path = format!("maxfreq.{way}");
-                match frequencies.largest() {
-                    Some(values) => self.bootstrap.insert(&path, values),
-                    None => {
-                        skip(&format!("intervals.{path}"), "more than 64 million counters: fewer resamples would do")
-                    }
-                }
-            }
         }
+        self.intervals.add_sparsity(&sparsity, &mut skip);
         if !measure.grounding {
             skip(
                 "grounding",
@@ -199,21 +146,7 @@ impl Totals {
         let mut pool = std::mem::take(&mut self.pool);
         let (structure, latents) = match pool.finish(measure.coder.d_shared()) {
             Some((structure, latents, pairs)) => {
-                let [bridge, jaccard] = pool.resampled(&self.bootstrap, measure.coder.d_shared());
-                self.bootstrap.insert("structure.bridge.mean", bridge);
-                self.bootstrap.insert("structure.jaccard.mean", jaccard);
-                let alike = pool.resampled_monosemanticity(&self.bootstrap, measure.coder.d_shared());
-                self.bootstrap.insert("structure.monosemanticity.mean", alike);
-                for PairScores { key, query, support } in &pairs {
-                    let weights = self.bootstrap.weights(key);
-                    for (way, hits) in [("t2i", query.t2i), ("i2t", query.i2t)] {
-                        for (rank, hit) in [1, 5, 10].into_iter().zip(hits) {
-                            let path = format!("structure.retrieval.{way}.at{rank}");
-                            self.bootstrap.add(&weights, &path, Form::Ratio, hit, 1.0);
-                        }
-                    }
-                    self.bootstrap.add(&weights, "structure.support.jaccard", Form::Ratio, *support, 1.0);
-                }
+                self.intervals.add_structure(&pool, &structure, &pairs);
                 (Some(structure), Some(latents))
             }
             None => {
@@ -223,15 +156,7 @@ impl Totals {
             }
         };
         if let (Some(recovery), Some(truth)) = (&self.recovery, &truth) {
-            for (name, same) in recovery.identical(truth) {
-                let weights = self.bootstrap.weights(&format!("concept {name}"));
-                self.bootstrap.add(&weights, "truth.identityRate", Form::Ratio, f64::from(u8::from(same)), 1.0);
-            }
-        }
-        let mut intervals = self.bootstrap.finish();
-        // What is absent has no interval either.
-        if !has_private {
-            intervals.retain(|path, _| !path.ends_with(".private"));
+            self.intervals.add_truth(recovery, truth);
         }
         if truth.is_none() {
             skipped.insert("truth".into(), "the truth of these pairs is not known".into());
@@ -252,7 +177,7 @@ impl Totals {
             truth,
             structure,
             latents,
-            intervals,
+            intervals: self.intervals.finish(has_private),
             skipped,
         }
     }

@@ -14,6 +14,7 @@ pub mod coder;
 mod error;
 mod evaluate;
 pub mod evaluation;
+mod evaluation_intervals;
 mod evaluation_totals;
 mod exact_sum;
 pub mod grounding;

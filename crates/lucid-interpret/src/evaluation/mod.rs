@@ -138,6 +138,16 @@ pub struct Quantiles {
     pub max: f64,
 }
 
+impl Quantiles {
+    /// Each with its name, from the smallest.
+    pub(crate) fn named(&self) -> [(&'static str, f64); 8] {
+        let Self { min, p10, p25, p50, p75, p90, p99, max } = *self;
+        let names = ["min", "p10", "p25", "p50", "p75", "p90", "p99", "max"];
+        let numbers = [min, p10, p25, p50, p75, p90, p99, max];
+        std::array::from_fn(|at| (names[at], numbers[at]))
+    }
+}
+
 /// How sparse the codes of one modality are.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Sparsity {
@@ -351,7 +361,7 @@ pub struct Evaluation {
     /// Scores of every shared latent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latents: Option<Vec<LatentScore>>,
-    /// Path of a number → its 95 % interval, by a bootstrap over images (over concepts for `truth.identityRate`).
+    /// Path of a number → its 95 % interval, by a bootstrap over images (over concepts for what is a mean over concepts).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub intervals: BTreeMap<String, Interval>,
     /// Path of what is absent → why.

@@ -55,8 +55,8 @@ impl Activity {
             l0: Blocks { shared: l0(self.shared()), private: private.map(l0) },
             dead: Blocks { shared: dead(self.shared()), private: private.map(dead) },
             density: Blocks {
-                shared: quantiles(self.shared(), self.tokens),
-                private: private.map(|counts| quantiles(counts, self.tokens)),
+                shared: quantiles(self.shared().to_vec(), self.tokens),
+                private: private.map(|counts| quantiles(counts.to_vec(), self.tokens)),
             },
         })
     }
@@ -89,8 +89,7 @@ impl Strengths {
 }
 
 /// Nearest-rank quantiles of `counts / tokens`.
-fn quantiles(counts: &[u64], tokens: u64) -> Quantiles {
-    let mut sorted = counts.to_vec();
+pub(super) fn quantiles(mut sorted: Vec<u64>, tokens: u64) -> Quantiles {
     sorted.sort_unstable();
     let at = |percent: usize| {
         let rank = (percent * sorted.len()).div_ceil(100).max(1);

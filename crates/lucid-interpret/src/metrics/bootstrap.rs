@@ -57,7 +57,7 @@ pub(crate) struct Bootstrap {
 }
 
 /// SplitMix64's finaliser.
-fn mix(x: u64) -> u64 {
+pub(super) fn mix(x: u64) -> u64 {
     let z = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -82,6 +82,16 @@ impl Bootstrap {
     /// Takes the values of a number in every resample that has one.
     pub(crate) fn insert(&mut self, path: &str, values: Vec<f64>) {
         self.values.insert(path.to_owned(), values);
+    }
+
+    /// A number in every resample to first order: it changes by `change` for every weight more that a key has.
+    pub(crate) fn linear<'a>(&self, number: f64, changes: impl IntoIterator<Item = (&'a str, f64)>) -> Vec<f64> {
+        let mut values = vec![number; self.resamples];
+        for (key, change) in changes {
+            let weights = self.weights(key);
+            values.iter_mut().zip(weights.all()).for_each(|(value, &w)| *value += (f64::from(w) - 1.0) * change);
+        }
+        values
     }
 
     pub(crate) const fn resamples(&self) -> usize {

@@ -1,31 +1,34 @@
-//! Resamples over images of what is no ratio of two sums: the largest firing frequency, and means over latents.
+//! Resamples over images of what is no ratio of two sums: quantiles of firing frequencies, and means over latents.
 
 use rayon::prelude::*;
 
 use crate::coder::SparseCodes;
+use crate::evaluation::Quantiles;
 
+use super::activity::quantiles;
 use super::bootstrap::Weights;
 
 /// Most counters of [`Frequencies`], 256 MB of them.
 const COUNTERS: usize = 64 << 20;
 
-/// How often each shared latent fires in every resample.
+/// How often each latent fires in every resample.
 pub(crate) struct Frequencies {
     resamples: usize,
+    d_shared: usize,
     /// A row of resamples for each latent that has fired; `None` where the counters would be too many.
     fired: Option<Vec<Vec<u32>>>,
     tokens: Vec<u64>,
 }
 
 impl Frequencies {
-    pub(crate) fn new(resamples: usize, d_shared: usize) -> Self {
-        let fits = resamples.saturating_mul(d_shared) <= COUNTERS;
-        Self { resamples, fired: fits.then(|| vec![Vec::new(); d_shared]), tokens: vec![0; resamples] }
+    pub(crate) fn new(resamples: usize, d_shared: usize, latents: usize) -> Self {
+        let fits = resamples.saturating_mul(latents) <= COUNTERS;
+        Self { resamples, d_shared, fired: fits.then(|| vec![Vec::new(); latents]), tokens: vec![0; resamples] }
     }
 
     pub(crate) fn add(&mut self, weights: &Weights, codes: &SparseCodes) {
         let Some(fired) = &mut self.fired else { return };
-        let mut latents: Vec<u32> = (0..codes.len()).flat_map(|token| codes.shared(token).indices).copied().collect();
+        let mut latents: Vec<u32> = (0..codes.len()).flat_map(|token| codes.row(token).indices).copied().collect();
         latents.sort_unstable();
         for same in latents.chunk_by(|a, b| a == b) {
             let row = &mut fired[same[0] as usize];
@@ -36,15 +39,33 @@ impl Frequencies {
         self.tokens.iter_mut().zip(weights.all()).for_each(|(sum, &w)| *sum += u64::from(w) * codes.len() as u64);
     }
 
-    /// The largest frequency in every resample that has tokens; `None` where that was not counted.
-    pub(crate) fn largest(&self) -> Option<Vec<f64>> {
-        let mut most = vec![0; self.resamples];
-        for row in self.fired.as_ref()? {
-            most.iter_mut().zip(row).for_each(|(most, &count)| *most = count.max(*most));
+    /// The quantiles of a block's firing frequencies in every resample that has tokens, a row for each of them; each row **about the
+    /// quantile of all images**: resampling spreads frequencies, and by itself moves the low quantiles down and the high ones up. Empty
+    /// for a block without latents; `None` where nothing was counted.
+    pub(crate) fn quantiles(&self, shared: bool, found: &Quantiles) -> Option<Vec<(&'static str, Vec<f64>)>> {
+        let fired = self.fired.as_ref()?;
+        let block = if shared { &fired[..self.d_shared] } else { &fired[self.d_shared..] };
+        if block.is_empty() {
+            return Some(Vec::new());
         }
-        let frequencies = most.into_iter().zip(&self.tokens).filter(|&(_, &tokens)| tokens > 0);
-        Some(frequencies.map(|(count, &tokens)| f64::from(count) / tokens as f64).collect())
+        let of = |resample: usize| {
+            let counts = block.iter().map(|row| u64::from(row.get(resample).copied().unwrap_or(0))).collect();
+            quantiles(counts, self.tokens[resample]).named()
+        };
+        let resamples = (0..self.resamples).into_par_iter().filter(|&resample| self.tokens[resample] > 0);
+        let all: Vec<_> = resamples.map(of).collect();
+        let row = |(at, (name, number)): (usize, (&'static str, f64))| {
+            (name, centred(all.iter().map(|of| of[at].1).collect(), number))
+        };
+        Some(found.named().into_iter().enumerate().map(row).collect())
     }
+}
+
+/// The same values moved so that their mean is `number`; a frequency is at least 0 all the same.
+fn centred(mut values: Vec<f64>, number: f64) -> Vec<f64> {
+    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+    values.iter_mut().for_each(|value| *value = (*value - mean + number).max(0.0));
+    values
 }
 
 /// What one latent has over images: Σ v², Σ t², Σ v t, and where it fires in vision, in text, in both.
@@ -104,33 +125,68 @@ fn joined(vision: &[(u32, f32)], text: &[(u32, f32)]) -> Vec<(u32, Sums)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bootstrap::{Bootstrap, interval_of};
+    use super::super::bootstrap::{Bootstrap, interval_of, mix};
     use super::*;
 
     fn codes(rows: &[&[(u32, f32)]]) -> SparseCodes {
-        let mut codes = SparseCodes::new(4);
+        codes_of(3, rows)
+    }
+
+    fn codes_of(d_shared: usize, rows: &[&[(u32, f32)]]) -> SparseCodes {
+        let mut codes = SparseCodes::new(d_shared);
         rows.iter().for_each(|row| codes.push(row.iter().copied()));
         codes
     }
 
-    /// One latent fires on a share p of the images, one token each: the interval of the largest frequency is that of a proportion.
+    /// One latent fires on a share p of the images, one token each: the interval of its frequency is that of a proportion.
     #[test]
-    fn the_interval_of_the_largest_frequency_is_that_of_a_share() {
+    fn the_interval_of_a_frequency_is_that_of_a_share() {
         let (n, p) = (1000, 0.3);
         let bootstrap = Bootstrap::new(2000, 5);
-        let mut frequencies = Frequencies::new(2000, 4);
+        let mut frequencies = Frequencies::new(2000, 3, 4);
         for i in 0..n {
             let weights = bootstrap.weights(&i.to_string());
-            let row: &[(u32, f32)] = if i < (p * f64::from(n)) as i32 { &[(2, 1.0)] } else { &[(1, 1.0)] };
-            // The other latent fires more often, but in the private block.
-            frequencies.add(&weights, &codes(&[if row[0].0 == 2 { row } else { &[] }]));
+            // The private latent fires where the shared one does not.
+            let row: &[(u32, f32)] = if f64::from(i) < p * f64::from(n) { &[(2, 1.0)] } else { &[(3, 1.0)] };
+            frequencies.add(&weights, &codes(&[row]));
         }
-        let values = frequencies.largest().unwrap();
-        assert_eq!(values.len(), 2000);
-        let [low, high] = interval_of(values).unwrap();
-        let half = 1.96 * (p * (1.0 - p) / f64::from(n)).sqrt();
-        assert!((low - (p - half)).abs() < 0.2 * half && (high - (p + half)).abs() < 0.2 * half, "{low} {high}");
-        assert!(Frequencies::new(100_000, 8192).largest().is_none(), "too many counters");
+        for (shared, share) in [(true, p), (false, 1.0 - p)] {
+            let found = Quantiles { max: share, ..Quantiles::default() };
+            let rows = frequencies.quantiles(shared, &found).unwrap();
+            let (name, values) = rows.last().unwrap().clone();
+            assert_eq!((name, values.len()), ("max", 2000));
+            let [low, high] = interval_of(values).unwrap();
+            let half = 1.96 * (p * (1.0 - p) / f64::from(n)).sqrt();
+            let near = |x: f64, y: f64| (x - y).abs() < 0.2 * half;
+            assert!(near(low, share - half) && near(high, share + half), "{low} {high}");
+        }
+        // Two of the three shared latents never fire.
+        let rows = frequencies.quantiles(true, &Quantiles::default()).unwrap();
+        assert!(rows[..4].iter().all(|(_, values)| interval_of(values.clone()) == Some([0.0, 0.0])), "{rows:?}");
+        assert!(Frequencies::new(100_000, 8000, 8192).quantiles(true, &Quantiles::default()).is_none(), "too many");
+        assert!(Frequencies::new(10, 8, 8).quantiles(false, &Quantiles::default()).unwrap().is_empty());
+    }
+
+    /// A hundred latents that fire alike: resampling spreads their frequencies, and the quantiles stay where they are.
+    #[test]
+    fn the_interval_of_a_quantile_is_about_it() {
+        let bootstrap = Bootstrap::new(500, 3);
+        let mut frequencies = Frequencies::new(500, 100, 100);
+        let mut counts = vec![0_u64; 100];
+        for i in 0..400_u32 {
+            // Each fires on a tenth of the images, at places of its own.
+            let fires = (0..100_u32).filter(|l| mix((u64::from(i) << 32) + u64::from(*l) + 1).is_multiple_of(10));
+            let row: Vec<(u32, f32)> = fires.map(|latent| (latent, 1.0)).collect();
+            row.iter().for_each(|(latent, _)| counts[*latent as usize] += 1);
+            let codes = codes_of(100, &[&row]);
+            frequencies.add(&bootstrap.weights(&i.to_string()), &codes);
+        }
+        let found = quantiles(counts, 400);
+        for ((name, values), (_, number)) in frequencies.quantiles(true, &found).unwrap().into_iter().zip(found.named())
+        {
+            let [low, high] = interval_of(values).unwrap();
+            assert!(low < number && number < high, "{name}: {low} {number} {high}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub(crate) mod activity;
 pub(crate) mod bootstrap;
 pub(crate) mod cross;
+mod hubness;
 pub(crate) mod latent_intervals;
 pub(crate) mod means;
 pub(crate) mod monosemanticity;

@@ -1,11 +1,10 @@
-//! Retrieval between the pooled shared codes of images and texts, and hubness: whether few answers are near to everything.
+//! Retrieval between the pooled shared codes of images and texts; its hubness is in [`super::hubness`].
 
 use crate::evaluation::{Hubness, Retrieval, RetrievalScore};
 
+use super::hubness::{NEIGHBOURS, at_random, hubs};
 use super::structure::PooledPair;
 
-/// Neighbours whose occurrences make hubness.
-const NEIGHBOURS: usize = 10;
 const RANKS: [usize; 3] = [1, 5, 10];
 
 /// Whether the other half of a pair is among the first 1, 5, 10 answers to one half.
@@ -13,6 +12,8 @@ const RANKS: [usize; 3] = [1, 5, 10];
 pub(crate) struct Query {
     pub t2i: [f64; 3],
     pub i2t: [f64; 3],
+    /// What the pair adds to the hubness of either direction as it counts more.
+    pub hubness: [f64; 2],
 }
 
 /// cos of every text with every image \[texts · images\].
@@ -54,18 +55,19 @@ pub(crate) fn retrieval(pairs: &[PooledPair], d_shared: usize) -> (Retrieval, Hu
         (RetrievalScore { at1: mean(0), at5: mean(1), at10: mean(2) }, hits)
     };
     let ((t2i, text_hits), (i2t, image_hits)) = (score(&by_text), score(&by_image));
-    let queries = text_hits.into_iter().zip(image_hits).map(|(t2i, i2t)| Query { t2i, i2t }).collect();
     let chance = |k: usize| (k as f64 / n as f64).min(1.0);
     let chance = RetrievalScore { at1: chance(1), at5: chance(5), at10: chance(10) };
     let neighbours = NEIGHBOURS.min(n);
-    let share = neighbours as f64 / n as f64;
-    let spread = (n as f64 * share * (1.0 - share)).sqrt();
+    let (of_images, of_texts) = (hubs(&by_text, n, neighbours), hubs(&by_image, n, neighbours));
     let hubness = Hubness {
         neighbours: neighbours as u64,
-        t2i: skewness(&occurrences(&by_text, n, neighbours)),
-        i2t: skewness(&occurrences(&by_image, n, neighbours)),
-        random: if spread > 0.0 { (1.0 - 2.0 * share) / spread } else { 0.0 },
+        t2i: of_images.skewness,
+        i2t: of_texts.skewness,
+        random: at_random(n, neighbours),
     };
+    let influence = of_images.influence.into_iter().zip(of_texts.influence).map(<[f64; 2]>::from);
+    let queries = text_hits.into_iter().zip(image_hits).zip(influence);
+    let queries = queries.map(|((t2i, i2t), hubness)| Query { t2i, i2t, hubness }).collect();
     (Retrieval { t2i, i2t, chance }, hubness, queries)
 }
 
@@ -75,38 +77,6 @@ fn found(row: &[f32], right: usize) -> [f64; 3] {
     let above = row.iter().filter(|&&other| other > value).count();
     let ties = row.iter().filter(|&&other| other == value).count();
     RANKS.map(|rank| (rank.saturating_sub(above) as f64 / ties as f64).min(1.0))
-}
-
-/// How often each answer is among the `k` nearest of a query; ties at the last place share it evenly.
-fn occurrences(matrix: &[f32], n: usize, k: usize) -> Vec<f64> {
-    let mut counts = vec![0.0; n];
-    let mut sorted = vec![0.0; n];
-    for row in matrix.chunks_exact(n) {
-        sorted.copy_from_slice(row);
-        let (_, &mut cut, _) = sorted.select_nth_unstable_by(k - 1, |a: &f32, b| b.total_cmp(a));
-        let above = row.iter().filter(|&&value| value > cut).count();
-        let ties = row.iter().filter(|&&value| value == cut).count();
-        let share = (k - above) as f64 / ties as f64;
-        for (count, &value) in counts.iter_mut().zip(row) {
-            *count += if value > cut {
-                1.0
-            } else if value == cut {
-                share
-            } else {
-                0.0
-            };
-        }
-    }
-    counts
-}
-
-/// m₃ / m₂^{3/2}, 0 where nothing varies.
-fn skewness(values: &[f64]) -> f64 {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let moment = |power: i32| values.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n;
-    let variance = moment(2);
-    if variance > 1e-24 { moment(3) / variance.powf(1.5) } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -119,13 +89,5 @@ mod tests {
         assert_eq!(found(&[0.9, 0.1, 0.5], 1), [0.0, 1.0, 1.0]);
         // Ten answers alike: each is the first with a chance of a tenth.
         assert_eq!(found(&[0.0; 10], 3), [0.1, 0.5, 1.0]);
-        let even = occurrences(&[0.0; 25], 5, 2);
-        assert!(even.iter().all(|count| (count - 2.0).abs() < 1e-12));
-        // One answer is near to every query.
-        let hub: Vec<f32> = (0..25).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }).collect();
-        assert_eq!(occurrences(&hub, 5, 1), [5.0, 0.0, 0.0, 0.0, 0.0]);
-        // As scipy.stats.skew gives it.
-        assert!((skewness(&[1.0, 2.0, 3.0, 4.0, 10.0]) - 1.138_419_957_660_616_7).abs() < 1e-12);
-        assert_eq!(skewness(&[2.0; 4]), 0.0);
     }
 }

@@ -205,18 +205,13 @@ impl Pool {
         if known.is_empty() {
             return Vec::new();
         }
-        let mut values = vec![known.iter().sum::<f64>() / known.len() as f64; bootstrap.resamples()];
-        for (pair, e) in self.pairs.iter().zip(&alike.directions) {
-            let Some(e) = e else { continue };
-            let change: f64 = alike
-                .activations(pair)
-                .filter_map(|(latent, a)| Some(alike.latents[latent].change(a, e, scores[latent]?)))
-                .sum();
-            let weights = bootstrap.weights(&pair.key);
-            let change = change / known.len() as f64;
-            values.iter_mut().zip(weights.all()).for_each(|(value, &w)| *value += (f64::from(w) - 1.0) * change);
-        }
-        values
+        let mean = known.iter().sum::<f64>() / known.len() as f64;
+        let changes = self.pairs.iter().zip(&alike.directions).filter_map(|(pair, e)| {
+            let (e, scores, latents) = (e.as_ref()?, &scores, &alike.latents);
+            let change = alike.activations(pair).filter_map(|(at, a)| Some(latents[at].change(a, e, scores[at]?)));
+            Some((&*pair.key, change.sum::<f64>() / known.len() as f64))
+        });
+        bootstrap.linear(mean, changes)
     }
 }
 

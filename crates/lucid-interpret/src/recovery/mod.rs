@@ -81,11 +81,30 @@ impl RecoveryTotal {
         sums
     }
 
-    /// Of every concept that the identity rate is taken over: its name, and whether its best latent is the same in both modalities.
-    pub(crate) fn identical(&self, found: &TruthRecovery) -> Vec<(String, bool)> {
-        let listed = |&(c, _): &(usize, &ConceptRecovery)| self.vision.varies(c) && self.text.varies(c);
-        let concepts = found.concepts.iter().enumerate().filter(listed);
-        concepts.map(|(_, concept)| (concept.name.clone(), is_identical(concept))).collect()
+    /// What each concept adds to the measures that are means over concepts: place in the evaluation, name of the concept, value.
+    pub(crate) fn of_concepts(&self, found: &TruthRecovery) -> Vec<(String, &str, f64)> {
+        let mut parts = Vec::new();
+        for (modality, correlations) in [("vision", &self.vision), ("text", &self.text)] {
+            for (concept, correlation) in assigned(correlations) {
+                parts.push((format!("truth.mcc.{modality}"), &*self.concepts[concept].name, correlation));
+            }
+        }
+        for (at, concept) in found.concepts.iter().enumerate() {
+            if !(self.vision.varies(at) && self.text.varies(at)) {
+                continue;
+            }
+            let (kind, name) = (format!("truth.kinds.{}", concept.kind), &*self.concepts[at].name);
+            let same = f64::from(u8::from(is_identical(concept)));
+            if found.identity_rate.is_some() {
+                parts.push(("truth.identityRate".to_owned(), name, same));
+            }
+            parts.push((format!("{kind}.identityRate"), name, same));
+            for (modality, best) in [("vision", concept.vision), ("text", concept.text)] {
+                let correlation = best.map_or(0.0, |best| best.correlation);
+                parts.push((format!("{kind}.correlation.{modality}"), name, correlation));
+            }
+        }
+        parts
     }
 
     /// The measures, with the reason of each that is missing under its path.
@@ -195,9 +214,16 @@ fn identity(concepts: &[ConceptRecovery], listed: &[usize]) -> Option<(f64, f64)
 
 /// Mean correlation under the best assignment; `None` where no concept varies.
 fn mcc(correlations: &Correlations) -> Option<f64> {
+    let assigned = assigned(correlations);
+    let total: f64 = assigned.iter().map(|(_, correlation)| correlation).sum();
+    (!assigned.is_empty()).then(|| total / assigned.len() as f64)
+}
+
+/// Every concept that varies, and its correlation with the latent that the best assignment gives it.
+fn assigned(correlations: &Correlations) -> Vec<(usize, f64)> {
     let concepts: Vec<usize> = (0..correlations.concepts()).filter(|&c| correlations.varies(c)).collect();
     if concepts.is_empty() {
-        return None;
+        return Vec::new();
     }
     // With fewer latents than concepts, some concepts are left with nothing: columns of zeros.
     let columns = correlations.latents().max(concepts.len());
@@ -207,9 +233,9 @@ fn mcc(correlations: &Correlations) -> Option<f64> {
             (0..columns).map(move |l| if l < correlations.latents() { correlations.at(l, c).max(0.0) } else { 0.0 })
         })
         .collect();
-    let assigned = assign(concepts.len(), columns, |row, column| scores[row * columns + column]);
-    let total: f64 = assigned.iter().enumerate().map(|(row, &column)| scores[row * columns + column]).sum();
-    Some(total / concepts.len() as f64)
+    let places = assign(concepts.len(), columns, |row, column| scores[row * columns + column]);
+    let correlation = |(row, &column): (usize, &usize)| scores[row * columns + column];
+    concepts.into_iter().zip(places.iter().enumerate().map(correlation)).collect()
 }
 
 /// The truth of a pair, checked against the shape of its activations.

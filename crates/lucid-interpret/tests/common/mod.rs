@@ -3,8 +3,9 @@
 
 use lucid_data::BoxAnnotation;
 use lucid_data::store::{CaptionActivations, MemoryStore, PairActivations};
-use lucid_interpret::{Coder, InterpretError, PairPlan, SparseCodes};
+use lucid_interpret::{Coder, Evaluation, InterpretError, PairPlan, SparseCodes};
 use lucid_kernels::{Block, Modality};
+use serde_json::Value;
 
 /// Tied dictionaries without training: a = W (h − b), ReLU, Top-k by block; ĥ = Wᵀ z + b.
 #[derive(Clone)]
@@ -234,4 +235,42 @@ pub fn store(d: usize, pairs: &[Made]) -> MemoryStore {
             .unwrap();
     }
     store
+}
+
+/// Numbers of an evaluation that have no interval, and are neither counts nor what a number is held against.
+pub fn without_interval(evaluation: &Evaluation) -> Vec<String> {
+    const COUNTS: [&str; 11] = [
+        "format",
+        "seed",
+        "pairs",
+        "tokens",
+        "images",
+        "queries",
+        "emptyMaps",
+        "dead",
+        "neighbours",
+        "words",
+        "concepts",
+    ];
+    const HELD_AGAINST: [&str; 6] = ["controls", "ceiling", "chance", "random", "shuffled", "identityChance"];
+    fn numbers(node: &Value, path: &str, found: &mut Vec<String>) {
+        match node {
+            Value::Object(fields) => {
+                for (name, node) in fields {
+                    let other = COUNTS.contains(&&**name) || HELD_AGAINST.contains(&&**name);
+                    // Lists of latents are rows of their own; `latents` of a summary is their number.
+                    if !other && !name.ends_with("Uniform") && !["latents", "intervals", "skipped"].contains(&&**name) {
+                        numbers(node, &format!("{path}.{name}"), found);
+                    }
+                }
+            }
+            Value::Number(_) => found.push(path[1..].to_owned()),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    numbers(&serde_json::to_value(evaluation).unwrap(), "", &mut found);
+    assert!(found.len() > 50, "{found:?}");
+    found.retain(|path| !evaluation.intervals.contains_key(path));
+    found
 }

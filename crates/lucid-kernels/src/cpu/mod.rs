@@ -14,18 +14,18 @@ mod guide;
 mod instruction_set;
 mod loss;
 mod optimise;
+mod packed_matrix;
 mod parallel;
 mod product;
 mod scratch;
 mod simd;
 mod sinkhorn;
-mod split_matrix;
 mod topk;
 
 use std::sync::Arc;
 
 pub use instruction_set::{InstructionSet, VARIABLE};
-pub use split_matrix::SplitMatrix;
+pub use packed_matrix::PackedMatrix;
 
 use scratch::Scratch;
 

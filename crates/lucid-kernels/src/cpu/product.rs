@@ -25,7 +25,7 @@ pub(super) trait Product: Copy + Send + Sync {
     fn panel(d: usize) -> usize;
     /// Operands of a strip of `d` columns.
     fn strip(d: usize, width: usize) -> usize;
-    /// Packs tokens `acts` \[n · d\] minus `b_dec` into panels; missing tokens are 0.
+    /// Packs tokens `acts` \[n · d\], minus `b_dec` where it is not empty, into panels; missing tokens are 0.
     fn pack_tokens(with: With, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [Self::Operand]);
     /// Packs `rows` of length `d`, `width` or fewer, into one strip; missing ones are 0.
     fn pack_strip(with: With, rows: &[&[f32]], d: usize, width: usize, strip: &mut [Self::Operand]);
@@ -54,8 +54,11 @@ pub(super) struct Vectors<const ROWS: usize>;
 #[derive(Clone, Copy)]
 pub(super) struct Matrices;
 
-/// Columns of a pass: a strip's part (16 KiB on AVX2) stays in the first-level cache.
-const DEPTH: usize = 256;
+/// Numbers of a strip's part that a pass works on: 16 KiB stay in the first-level cache.
+const PASS: usize = 4096;
+
+/// Columns packed at a time: a panel's part is written in the first-level cache.
+const BLOCK: usize = 64;
 
 impl<const ROWS: usize> Product for Vectors<ROWS> {
     type Operand = f32;
@@ -73,11 +76,19 @@ impl<const ROWS: usize> Product for Vectors<ROWS> {
     }
 
     fn pack_tokens((_, precision): With, acts: &[f32], b_dec: &[f32], d: usize, panels: &mut [f32]) {
-        panels.fill(0.0);
         for (panel, tokens) in panels.chunks_exact_mut(ROWS * d).zip(acts.chunks(ROWS * d)) {
-            for (row, token) in tokens.chunks_exact(d).enumerate() {
-                for ((slot, &h), &b) in panel[row..].iter_mut().step_by(ROWS).zip(token).zip(b_dec) {
-                    *slot = precision.round(h - b);
+            if tokens.len() < panel.len() {
+                panel.fill(0.0);
+            }
+            for (block, panel) in panel.chunks_mut(ROWS * BLOCK).enumerate() {
+                let columns = block * BLOCK..(block * BLOCK + BLOCK).min(d);
+                for (row, token) in tokens.chunks_exact(d).enumerate() {
+                    let slots = panel[row..].iter_mut().step_by(ROWS).zip(&token[columns.clone()]);
+                    if b_dec.is_empty() {
+                        slots.for_each(|(slot, &h)| *slot = precision.round(h));
+                    } else {
+                        slots.zip(&b_dec[columns.clone()]).for_each(|((slot, &h), &b)| *slot = precision.round(h - b));
+                    }
                 }
             }
         }
@@ -118,8 +129,9 @@ impl<const ROWS: usize> Product for Vectors<ROWS> {
         for tile in tiles.iter_mut() {
             *tile = [[bias[0], bias[1]]; ROWS];
         }
-        for first in (0..d).step_by(DEPTH) {
-            let last = (first + DEPTH).min(d);
+        let depth = PASS / (2 * S::F32_LANES);
+        for first in (0..d).step_by(depth) {
+            let last = (first + depth).min(d);
             for (tile, panel) in tiles.iter_mut().zip(panels.chunks_exact(ROWS * d)) {
                 let (columns, _) = panel[first * ROWS..last * ROWS].as_chunks::<ROWS>();
                 let mut sum = *tile;

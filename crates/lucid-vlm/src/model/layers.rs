@@ -5,19 +5,19 @@ use std::sync::OnceLock;
 use crate::config::Activation;
 use crate::ops;
 use candle_core::{Result, Tensor};
-use lucid_kernels::cpu::SplitMatrix;
+use lucid_kernels::cpu::PackedMatrix;
 
 pub(super) struct Linear {
     weight: Tensor,
     bias: Tensor,
-    /// The weights as processors with matrix tiles want them, made when first needed; `None` on others.
-    tiles: OnceLock<Option<SplitMatrix>>,
+    /// The weights as products want them, made when first needed; `None` where nothing is gained.
+    packed: OnceLock<Option<PackedMatrix>>,
 }
 
 impl Linear {
     /// `weight` \[out, in\], `bias` \[out\].
     pub fn new(weight: Tensor, bias: Tensor) -> Self {
-        Self { weight, bias, tiles: OnceLock::new() }
+        Self { weight, bias, packed: OnceLock::new() }
     }
 
     /// The same projection by other weights.
@@ -25,19 +25,19 @@ impl Linear {
         Ok(Self::new(change(self.weight)?, self.bias))
     }
 
-    /// The weights in tiles, where the processor has them and nobody differentiates: a weight in training changes, and candle has to
-    /// see the product.
-    fn tiles(&self, x: &Tensor) -> Result<Option<&SplitMatrix>> {
+    /// The weights packed, where that is faster and nobody differentiates: a weight in training changes, and candle has to see the
+    /// product.
+    fn packed(&self, x: &Tensor) -> Result<Option<&PackedMatrix>> {
         if !ops::fused(x) || !ops::fused(&self.weight) || x.track_op() || self.weight.track_op() {
             return Ok(None);
         }
-        if self.tiles.get().is_none() {
+        if self.packed.get().is_none() {
             let (rows, d) = self.weight.dims2()?;
-            let made = ops::with_values(&self.weight, |weights| Ok(SplitMatrix::new(weights, rows, d)))?;
+            let made = ops::with_values(&self.weight, |weights| Ok(PackedMatrix::new(weights, rows, d)))?;
             // Another thread may have been faster, with the same.
-            let _ = self.tiles.set(made);
+            let _ = self.packed.set(made);
         }
-        Ok(self.tiles.get().and_then(Option::as_ref))
+        Ok(self.packed.get().and_then(Option::as_ref))
     }
 
     /// x · weightᵀ, without the bias.
@@ -46,9 +46,9 @@ impl Linear {
         let rows: usize = dims[..last].iter().product();
         let mut shape = dims.to_vec();
         shape[last] = self.weight.dim(0)?;
-        match self.tiles(x)? {
-            Some(tiles) => {
-                let product = ops::with_values(x, |x| Ok(tiles.multiply(x)))?;
+        match self.packed(x)? {
+            Some(packed) => {
+                let product = ops::with_values(x, |x| Ok(packed.multiply(x)))?;
                 Tensor::from_vec(product, shape, x.device())
             }
             None => x.reshape((rows, dims[last]))?.matmul(&self.weight.t()?)?.reshape(shape),

@@ -8,6 +8,7 @@ import { pathToFileURL } from 'node:url'
 import { type Browser, chromium, type Page } from 'playwright-core'
 import { evaluate, loadAtlas, loadModel, openStore } from '../ts/index.js'
 import { scriptJson, writeReport } from '../ts/report/index.js'
+import { violations } from './support/accessibility.js'
 import { shared } from './support/data.js'
 import { handmadeAtlas } from './support/report-atlas.js'
 
@@ -217,7 +218,6 @@ describe('the report', () => {
     }
     const atlas = await loadAtlas(shared('atlas'))
     await writeReport(atlas, options, report)
-    const source = await readFile(require.resolve('axe-core/axe.min.js'), 'utf8')
     for (const scheme of ['light', 'dark'] as const) {
       const { page, faults } = await open(report)
       await page.emulateMedia({ colorScheme: scheme })
@@ -234,17 +234,7 @@ describe('the report', () => {
         await page.goto(`${page.url().split('#')[0]}${route}`)
         await page.waitForSelector('main')
         await page.waitForTimeout(250)
-        await page.evaluate(source)
-        const violations = await page.evaluate(async () => {
-          const { axe } = window as unknown as {
-            axe: { run(context: Document, options: object): Promise<{ violations: unknown[] }> }
-          }
-          const found = await axe.run(document, { preload: false })
-          return (found.violations as { id: string; nodes: { html: string; failureSummary: string }[] }[]).map(
-            ({ id, nodes }) => `${id}: ${nodes[0]?.html} ${nodes[0]?.failureSummary}`,
-          )
-        })
-        expect([scheme, route, violations]).toEqual([scheme, route, []])
+        expect([scheme, route, await violations(page)]).toEqual([scheme, route, []])
       }
       expect(faults).toEqual([])
       await page.close()

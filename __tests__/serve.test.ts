@@ -9,6 +9,7 @@ import { loadAtlas, openStore, type ServedReport, serve } from '../ts/index.js'
 import { writeReport } from '../ts/report/index.js'
 import { Bucket, Queue } from '../ts/serve/limits.js'
 import type { LiveQueries } from '../ts/serve/queries.js'
+import { violationsOfSchemes } from './support/accessibility.js'
 import { errorOf, root, shared, temporary } from './support/data.js'
 import { handmadeAtlas, picture } from './support/report-atlas.js'
 
@@ -337,6 +338,7 @@ browserTest(
       expect(await page.locator('.words-line .word').count()).toBeGreaterThan(0)
       await page.getByRole('button', { name: 'steer', exact: true }).click()
       await page.getByText('the decoded states move by').waitFor()
+      expect(await violationsOfSchemes(page)).toEqual([])
       await page.setInputFiles('input[type=file]', {
         name: 'x.png',
         mimeType: 'image/png',

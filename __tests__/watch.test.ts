@@ -7,6 +7,7 @@ import { chromium } from 'playwright-core'
 import { train, watchReport } from '../ts/index.js'
 import { RunLog, readRun } from '../ts/report/run-log.js'
 import type { ReportData } from '../ts/report/schema.js'
+import { violationsOfSchemes } from './support/accessibility.js'
 import { errorOf, shared, temporary } from './support/data.js'
 
 const work = temporary()
@@ -94,10 +95,12 @@ browserTest(
       page.on('pageerror', (error) => faults.push(error.message))
       await page.goto(pathToFileURL(join(out, 'index.html')).href)
       await page.getByText('step 1 of 8').waitFor()
+      expect(await violationsOfSchemes(page)).toEqual([])
       for (let step = 2; step <= 8; step += 1) appendFileSync(join(run, 'metrics.jsonl'), line(step))
       await page.getByText('step 8 of 8').waitFor()
       await page.getByRole('heading', { name: 'Trained' }).waitFor()
       expect(await page.locator('.curve').count()).toBe(3)
+      expect(await violationsOfSchemes(page)).toEqual([])
       expect(faults).toEqual([])
       expect(await watching).toBe(out)
     } finally {

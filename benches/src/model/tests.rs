@@ -12,7 +12,7 @@ fn launches(name: &str) -> Vec<trace::Launch> {
     trace::step(card(name), PAIRS, micro(card(name))).unwrap()
 }
 
-/// Counted by hand from step.rs and the launchers: one micro-batch, two modalities; 256 MiB of pre-activations are 77 tiles of
+/// Counted by hand from step/ and the launchers: one micro-batch, two modalities; 256 MiB of pre-activations are 77 tiles of
 /// 128 rows, six chunks of patches and two of words.
 #[test]
 fn the_step_launches_what_its_code_says() {

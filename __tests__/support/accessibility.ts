@@ -25,6 +25,8 @@ export async function violationsOfSchemes(page: Page): Promise<string[]> {
   const all: string[] = []
   for (const colorScheme of ['light', 'dark'] as const) {
     await page.emulateMedia({ colorScheme })
+    // Colours fade into one another.
+    await page.waitForFunction(() => document.getAnimations().length === 0)
     all.push(...(await violations(page)).map((violation) => `${colorScheme}: ${violation}`))
   }
   return all

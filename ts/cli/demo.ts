@@ -31,13 +31,13 @@ const CONFIG = {
   initialise: 'coactivation',
   dShared: 96,
   dPrivate: 320,
-  kShared: 10,
-  kPrivate: 10,
+  kShared: 4,
+  kPrivate: 16,
   beta: 0.05,
   gamma: 1,
-  epsilon: 0.05,
+  epsilon: 0.03,
   batchPairs: 32,
-  lr: 3e-3,
+  lr: 2e-3,
 } as const satisfies Partial<TrainOptions>
 
 /** Of all peak scores, this share is not a hit: scenes show about a quarter of the concepts of the library, not one in twenty. */

@@ -12,7 +12,7 @@ import { device, evaluate, extract, importActivations, train } from '../dist/ind
 const STEPS = 300
 const KILLED_AT = 130
 const LAYERS = ['vision.post_ln', 'text.block:0']
-/** What the demo trains (ts/cli/demo.ts). */
+/** A model of the demo's size (ts/cli/demo.ts has chosen other k, lr and ε since): the figures in docs/gpu were made with this one. */
 const CONFIG = {
   preset: 'default',
   initialise: 'coactivation',

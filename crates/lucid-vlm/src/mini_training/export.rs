@@ -41,10 +41,10 @@ fn config_json(config: &ModelConfig) -> Result<Value, VlmError> {
     Ok(value)
 }
 
-/// The weights as f16 safetensors; the bag-of-words head is left out.
+/// The weights as f16 safetensors; auxiliary parameters are left out.
 pub fn weights(trainee: &Trainee) -> Result<Vec<u8>, VlmError> {
     let mut buffers = Vec::new();
-    for (i, p) in trainee.parameters.iter().enumerate().filter(|(_, p)| !p.name.starts_with("bag.")) {
+    for (i, p) in trainee.parameters.iter().enumerate().filter(|(_, p)| !p.is_auxiliary()) {
         let bytes: Vec<u8> = trainee.values(i)?.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect();
         buffers.push((p.name.clone(), p.var.dims().to_vec(), bytes));
     }

@@ -38,6 +38,9 @@ fn values(name: &str, shape: &[usize], config: &ModelConfig, logit: [f64; 2], st
         }
         "text_model.embeddings.token_embedding.weight" => scaled(0.5),
         "vision_model.head.probe" => scaled(1.0),
+        "word_pairs.first" | "word_pairs.second" => scaled(0.3),
+        // A caption's score is a mean of cosines: one word of twelve has to be heard.
+        "local.scale" => vec![30f32.ln()],
         "bag.weight" => vec![0.0; count],
         _ if name.ends_with(".bias") || name.ends_with("in_proj_bias") => vec![0.0; count],
         _ if name.contains("norm") => vec![1.0; count],

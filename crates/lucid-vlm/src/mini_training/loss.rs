@@ -3,12 +3,15 @@
 
 use crate::mini_training::tokens::FIRST_WORD;
 use crate::mini_training::trainee::Trainee;
+use crate::mini_training::word_pairs;
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 
 /// Weights of the terms beside the pairwise loss.
 pub struct LossWeights {
     /// Of the bag of words.
     pub bag: f64,
+    /// Of the word pairs.
+    pub word_pairs: f64,
     /// Of own captions above false ones.
     pub rank: f64,
 }
@@ -19,6 +22,8 @@ pub struct Loss {
     pub pairs: f64,
     /// Bag-of-words loss, per picture.
     pub bag: f64,
+    /// Loss of the word pairs, per picture.
+    pub word_pairs: f64,
     /// Mean over false captions of log(1 + e^(false − own)), in logits.
     pub rank: f64,
     /// Share of the pictures whose own caption scores highest in the batch.
@@ -29,7 +34,7 @@ pub struct Loss {
     pub text: Tensor,
     /// With respect to the pooled text states of false captions, [B·K, d].
     pub wrong: Tensor,
-    /// With respect to parameters by name: logit scale and bias, the bag-of-words head.
+    /// With respect to parameters by name: logit scale and bias, the heads of the bag of words and of the word pairs.
     pub parameters: Vec<(&'static str, Vec<f32>)>,
 }
 
@@ -38,6 +43,12 @@ fn softplus(x: &Tensor) -> Result<Tensor> {
     let positive = x.relu()?;
     let small = (x.abs()?.neg()?.exp()? + 1.0)?.log()?;
     positive + small
+}
+
+/// Logarithm of the softmax over the last axis.
+pub(super) fn log_shares(scores: &Tensor) -> Result<Tensor> {
+    let shifted = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?;
+    shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
 }
 
 /// Which words each caption holds: rows sum to one. `ids` [B, L].
@@ -84,24 +95,27 @@ pub fn loss(
         |name: &str| trainee.get(name).cloned().ok_or_else(|| candle_core::Error::Msg(format!("no parameter {name}")));
     let (weight, bias) = (parameter("bag.weight")?, parameter("bag.bias")?);
     let scores = image.matmul(&weight.t()?)?.broadcast_add(&bias)?;
-    let most = scores.max_keepdim(D::Minus1)?.detach();
-    let shifted = scores.broadcast_sub(&most)?;
-    let log_sum = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
-    let log_shares = shifted.broadcast_sub(&log_sum)?;
-    let bag = ((log_shares * bags(ids, weight.dim(0)?)?)?.sum_all()?.neg()? / n as f64)?;
+    let bag = ((log_shares(&scores)? * bags(ids, weight.dim(0)?)?)?.sum_all()?.neg()? / n as f64)?;
+    let word_pairs = if weights.word_pairs > 0.0 {
+        (word_pairs::loss(trainee, &image, &text, ids)? / n as f64)?
+    } else {
+        Tensor::zeros((), DType::F32, &Device::Cpu)?
+    };
     let ranked = if wrong.dim(0)? > 0 {
         rank(trainee, &image, &wrong, &trainee.model.pair_logits(&image, &text)?)?
     } else {
         Tensor::zeros((), DType::F32, &Device::Cpu)?
     };
-    let total = ((&pairs + (&bag * weights.bag)?)? + (&ranked * weights.rank)?)?;
+    let mut total = (&pairs + (&bag * weights.bag)?)?;
+    total = (total + (&word_pairs * weights.word_pairs)?)?;
+    total = (total + (&ranked * weights.rank)?)?;
     let grads = total.backward()?;
     let of = |var: &Var| match grads.get(var) {
         Some(g) => g.contiguous(),
         None => var.zeros_like(),
     };
     let mut parameters = Vec::new();
-    for name in ["logit_scale", "logit_bias", "bag.weight", "bag.bias"] {
+    for name in ["logit_scale", "logit_bias", "bag.weight", "bag.bias", "word_pairs.first", "word_pairs.second"] {
         parameters.push((name, of(&parameter(name)?)?.flatten_all()?.to_vec1()?));
     }
     let rows = logits.to_vec2::<f32>()?;
@@ -109,6 +123,7 @@ pub fn loss(
     Ok(Loss {
         pairs: f64::from(pairs.to_scalar::<f32>()?),
         bag: f64::from(bag.to_scalar::<f32>()?),
+        word_pairs: f64::from(word_pairs.to_scalar::<f32>()?),
         rank: f64::from(ranked.to_scalar::<f32>()?),
         first: first as f64 / n as f64,
         image: of(&image)?,

@@ -54,6 +54,12 @@ pub struct Recipe {
     pub clip: f64,
     /// Weight of the bag-of-words loss.
     pub bag_weight: f64,
+    /// Weight of the loss of word pairs ([`crate::mini_training::word_pairs`]); 0 leaves it out.
+    #[serde(default)]
+    pub word_pair_weight: f64,
+    /// Weight of the local loss ([`crate::mini_training::local`]); 0 leaves it out.
+    #[serde(default)]
+    pub local_weight: f64,
     /// False captions of each picture ([`lucid_data::scenes::false_captions`]).
     pub negatives: usize,
     /// Initial logit scale (before its logarithm) and bias: SigLIP's 10 and −10 are made for batches of 32,768.
@@ -147,16 +153,26 @@ pub fn mini_config() -> ModelConfig {
 
 /// The recipe of the committed checkpoint.
 pub fn mini() -> Recipe {
-    use ConceptKind::{Count, Relation, Size};
+    use ConceptKind::{Count, Pattern, Relation, Size};
     use Level::{Easy, Full};
-    let related_and_counted = |others| {
+    let any = |patches, first| scenes(Crowd::Any, Full, 16, patches).falsified(first);
+    // `patches` of the 196 of each picture, beside a few single objects.
+    let related_and_counted = |patches| {
         vec![
             singles(Full, 16).falsified(Size),
-            scenes(Crowd::Pair, Easy, 16, 98).falsified(Relation),
-            scenes(Crowd::Pair, Full, 16, 98).falsified(Relation),
-            scenes(Crowd::Group, Full, 16, 98).falsified(Count),
-            others,
+            scenes(Crowd::Pair, Full, 16, patches).falsified(Relation),
+            scenes(Crowd::Group, Full, 16, patches).falsified(Count),
+            any(patches, Size),
         ]
+    };
+    let with_easy_pairs = || {
+        let mut parts = related_and_counted(98);
+        parts.insert(1, scenes(Crowd::Pair, Easy, 16, 98).falsified(Relation));
+        parts
+    };
+    let and = |mut parts: Vec<Part>, more| {
+        parts.push(more);
+        parts
     };
     let stage = |name: &str, steps, rank_weight, parts| Stage { name: name.into(), steps, rank_weight, parts };
     Recipe {
@@ -164,50 +180,22 @@ pub fn mini() -> Recipe {
         seed: 1,
         learning_rate: 2e-3,
         warmup: 100,
-        decay: 400,
+        decay: 5300,
         weight_decay: 0.02,
         muon: true,
         clip: 1.0,
         bag_weight: 1.0,
+        word_pair_weight: 1.0,
+        local_weight: 1.0,
         negatives: 2,
         logit_scale: 10.0,
         logit_bias: -5.0,
         stages: vec![
-            stage("single objects, easy", 400, 1.0, vec![singles(Easy, 128)]),
-            stage("single objects, mixed", 420, 1.0, vec![singles(Easy, 32), singles(Full, 96)]),
-            stage(
-                "pairs, groups and scenes, half the patches",
-                570,
-                1.0,
-                vec![
-                    singles(Full, 16),
-                    scenes(Crowd::Pair, Full, 16, 98),
-                    scenes(Crowd::Group, Full, 16, 98),
-                    scenes(Crowd::Any, Full, 32, 98),
-                ],
-            ),
-            stage(
-                "the same, with relations and counts in the false captions",
-                300,
-                1.0,
-                related_and_counted(scenes(Crowd::Any, Full, 16, 98)),
-            ),
-            stage(
-                "false captions weigh four times",
-                960,
-                4.0,
-                related_and_counted(scenes(Crowd::Any, Full, 16, 98).falsified(Size)),
-            ),
-            stage(
-                "whole scenes",
-                450,
-                4.0,
-                vec![
-                    singles(Full, 16).falsified(Size),
-                    scenes(Crowd::Group, Full, 16, 196).falsified(Count),
-                    scenes(Crowd::Any, Full, 48, 196).falsified(Size),
-                ],
-            ),
+            stage("single objects, easy", 200, 1.0, vec![singles(Easy, 128)]),
+            stage("single objects, mixed", 200, 1.0, vec![singles(Easy, 32), singles(Full, 96)]),
+            stage("pairs, groups and scenes, half the patches", 500, 1.0, with_easy_pairs()),
+            stage("false captions weigh four times", 2900, 4.0, and(with_easy_pairs(), any(98, Pattern))),
+            stage("whole scenes", 2800, 4.0, and(related_and_counted(196), any(196, Pattern))),
         ],
     }
 }

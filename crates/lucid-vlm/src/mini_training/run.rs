@@ -5,11 +5,12 @@ use crate::error::VlmError;
 use crate::examination::swaps::{SetScore, swaps};
 use crate::mini_training::batches;
 use crate::mini_training::export::publish;
+use crate::mini_training::local;
 use crate::mini_training::loss::{Loss, LossWeights, loss};
 use crate::mini_training::optimiser::{Optimiser, StepOptions};
 use crate::mini_training::recipe::Recipe;
 use crate::mini_training::trainee::Trainee;
-use candle_core::{Result as TensorResult, Tensor};
+use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use lucid_data::scenes::{Canvas, SceneOptions, Wording};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
@@ -59,34 +60,80 @@ struct Half {
     text: Tensor,
     wrong: Tensor,
     ids: Tensor,
+    /// The local loss, summed over the pictures; 0 where it weighs nothing.
+    local: Tensor,
+}
+
+/// States of the patches and tokens of a part, portion by portion.
+#[derive(Default)]
+struct States {
+    patches: Vec<Tensor>,
+    tokens: Vec<Tensor>,
+    ids: Vec<Tensor>,
+    wrong: Vec<Tensor>,
+    wrong_ids: Vec<Tensor>,
+}
+
+impl States {
+    /// The local loss of the part's families, `size` pictures each, with `negatives` false captions a picture.
+    fn local(&self, trainee: &Trainee, size: usize, negatives: usize) -> TensorResult<Tensor> {
+        let join = |parts: &[Tensor]| Tensor::cat(parts, 0);
+        let (patches, tokens, ids) = (join(&self.patches)?, join(&self.tokens)?, join(&self.ids)?);
+        let (wrong, wrong_ids) = (join(&self.wrong)?, join(&self.wrong_ids)?);
+        let count = patches.dim(0)?;
+        let mut sum = Tensor::zeros((), patches.dtype(), patches.device())?;
+        for first in (0..count).step_by(size) {
+            let some = size.min(count - first);
+            let own = |t: &Tensor, rows: usize| t.narrow(0, first * rows, some * rows)?.contiguous();
+            let (patches, tokens, ids) = (own(&patches, 1)?, own(&tokens, 1)?, own(&ids, 1)?);
+            let (wrong, wrong_ids) = (own(&wrong, negatives)?, own(&wrong_ids, negatives)?);
+            let family =
+                local::Family { patches: &patches, tokens: &tokens, ids: &ids, wrong: &wrong, wrong_ids: &wrong_ids };
+            sum = (sum + local::loss(trainee, &family)?)?;
+        }
+        Ok(sum)
+    }
 }
 
 fn forward(trainee: &Trainee, recipe: &Recipe, step: u64, half: u64) -> TensorResult<Half> {
     let length = recipe.config.text_config.max_position_embeddings;
     let (mut images, mut texts, mut wrong, mut ids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut local = Tensor::zeros((), DType::F32, &Device::Cpu)?;
     for (number, part) in recipe.stage(step).parts.iter().enumerate() {
         let count = part.count / 2;
         let first = step * PER_STEP + number as u64 * PER_PART + half * count as u64;
         let portion = (PORTION / part.patches).clamp(1, count);
         let mut done = 0;
+        let mut states = States::default();
         while done < count {
             let some = portion.min(count - done);
             let batch = batches::draw(part, recipe.negatives, recipe.seed, first + done as u64, some, length)?;
             let output = trainee.model.vision_patches(&batch.patches, batch.positions.as_ref(), false)?;
             images.push(output.pooled.ok_or_else(|| candle_core::Error::Msg("the model has no pooling head".into()))?);
-            let pooled = trainee.model.text(&Tensor::cat(&[&batch.ids, &batch.wrong_ids], 0)?, false)?.pooled;
-            texts.push(pooled.narrow(0, 0, some)?);
-            wrong.push(pooled.narrow(0, some, some * recipe.negatives)?);
+            let text = trainee.model.text(&Tensor::cat(&[&batch.ids, &batch.wrong_ids], 0)?, false)?;
+            let (own, others) = ((0, some), (some, some * recipe.negatives));
+            texts.push(text.pooled.narrow(0, own.0, own.1)?);
+            wrong.push(text.pooled.narrow(0, others.0, others.1)?);
+            if recipe.local_weight > 0.0 {
+                states.patches.push(output.post_ln);
+                states.tokens.push(text.final_ln.narrow(0, own.0, own.1)?);
+                states.wrong.push(text.final_ln.narrow(0, others.0, others.1)?);
+                states.ids.push(batch.ids.clone());
+                states.wrong_ids.push(batch.wrong_ids);
+            }
             ids.push(batch.ids);
             done += some;
         }
+        if recipe.local_weight > 0.0 {
+            local = (local + states.local(trainee, part.scenes.family.max(1), recipe.negatives)?)?;
+        }
     }
     let join = |parts: &[Tensor]| Tensor::cat(parts, 0);
-    Ok(Half { image: join(&images)?, text: join(&texts)?, wrong: join(&wrong)?, ids: join(&ids)? })
+    Ok(Half { image: join(&images)?, text: join(&texts)?, wrong: join(&wrong)?, ids: join(&ids)?, local })
 }
 
 /// Gradients of one half, in the order of the parameters; empty where a parameter has none.
-fn backward(trainee: &Trainee, half: &Half, loss: &Loss, start: usize) -> TensorResult<Vec<Vec<f32>>> {
+fn backward(trainee: &Trainee, half: &Half, loss: &Loss, start: usize, recipe: &Recipe) -> TensorResult<Vec<Vec<f32>>> {
     let n = half.image.dim(0)?;
     let k = half.wrong.dim(0)? / n;
     // The derivative of this sum is the loss's, since the factors are constants.
@@ -96,6 +143,10 @@ fn backward(trainee: &Trainee, half: &Half, loss: &Loss, start: usize) -> Tensor
     let mut sum = (along(&half.image, &loss.image, 1)? + along(&half.text, &loss.text, 1)?)?;
     if k > 0 {
         sum = (sum + along(&half.wrong, &loss.wrong, k)?)?;
+    }
+    if recipe.local_weight > 0.0 {
+        // The batch has two halves.
+        sum = (sum + (&half.local * (recipe.local_weight / (2 * n) as f64))?)?;
     }
     let grads = sum.backward()?;
     trainee
@@ -117,6 +168,16 @@ fn both<T: Send>(pools: &[rayon::ThreadPool], work: impl Fn(usize) -> TensorResu
         handles.into_iter().map(|h| h.join()).collect()
     });
     results.into_iter().map(|r| r.map_err(|_| candle_core::Error::Msg("a training thread panicked".into()))?).collect()
+}
+
+/// What one step did.
+pub struct Taken {
+    /// Losses of the pooled states.
+    pub loss: Loss,
+    /// Local loss, per picture.
+    pub local: f64,
+    /// Norm of the whole gradient.
+    pub norm: f64,
 }
 
 /// A training run.
@@ -151,18 +212,26 @@ impl Run {
         self.optimiser.step
     }
 
-    /// Takes one step; returns the loss and the norm of the gradient.
-    pub fn advance(&mut self) -> Result<(Loss, f64), VlmError> {
+    /// Takes one step.
+    pub fn advance(&mut self) -> Result<Taken, VlmError> {
         let step = self.optimiser.step;
         let (trainee, recipe) = (&self.trainee, &self.recipe);
         let halves = both(&self.pools, |i| forward(trainee, recipe, step, i as u64))?;
         let join = |f: fn(&Half) -> Tensor| Tensor::cat(&halves.iter().map(f).collect::<Vec<_>>(), 0);
         let image = join(|h| h.image.detach())?;
         let (text, wrong) = (join(|h| h.text.detach())?, join(|h| h.wrong.detach())?);
-        let weights = LossWeights { bag: recipe.bag_weight, rank: recipe.stage(step).rank_weight };
+        let weights = LossWeights {
+            bag: recipe.bag_weight,
+            word_pairs: recipe.word_pair_weight,
+            rank: recipe.stage(step).rank_weight,
+        };
         let loss = loss(trainee, &image, &text, &wrong, &join(|h| h.ids.clone())?, &weights)?;
         let size = halves[0].image.dim(0)?;
-        let mut parts = both(&self.pools, |i| backward(trainee, &halves[i], &loss, i * size))?;
+        let mut local = 0.0;
+        for half in &halves {
+            local += f64::from(half.local.to_scalar::<f32>()?) / (halves.len() * size) as f64;
+        }
+        let mut parts = both(&self.pools, |i| backward(trainee, &halves[i], &loss, i * size, recipe))?;
         let second = parts.pop().unwrap_or_default();
         let mut grads = parts.pop().unwrap_or_default();
         for (i, (total, more)) in grads.iter_mut().zip(second).enumerate() {
@@ -178,12 +247,12 @@ impl Run {
         }
         let options = StepOptions { rate: recipe.rate(step), weight_decay: recipe.weight_decay, clip: recipe.clip };
         let norm = self.optimiser.apply(trainee, &grads, &options, &self.together)?;
-        if !norm.is_finite() || !loss.pairs.is_finite() {
+        if !norm.is_finite() || !loss.pairs.is_finite() || !local.is_finite() {
             return Err(VlmError::Compute(candle_core::Error::Msg(format!(
                 "step {step}: loss or gradient not finite"
             ))));
         }
-        Ok((loss, norm))
+        Ok(Taken { loss, local, norm })
     }
 
     /// Parameters, moments and step as one file.
@@ -267,11 +336,11 @@ pub fn train(recipe: Recipe, folder: &Path, options: &RunOptions, said: &mut dyn
     while run.step() < last {
         let stage = run.recipe.stage(run.step()).clone();
         seen += stage.parts.iter().map(|p| p.count).sum::<usize>();
-        let (loss, norm) = run.advance()?;
+        let Taken { loss, local, norm } = run.advance()?;
         let step = run.step();
         if step % options.log_every == 0 || step == last {
             let line = json!({
-                "step": step, "stage": stage.name, "pairs": loss.pairs, "bag": loss.bag, "rank": loss.rank,
+                "step": step, "stage": stage.name, "pairs": loss.pairs, "bag": loss.bag, "word_pairs": loss.word_pairs, "rank": loss.rank, "local": local,
                 "first": loss.first,
                 "rate": run.recipe.rate(step - 1), "norm": norm, "seconds": start.elapsed().as_secs_f64(),
                 "per_second": seen as f64 / start.elapsed().as_secs_f64(),

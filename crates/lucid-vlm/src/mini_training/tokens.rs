@@ -22,6 +22,24 @@ fn ids() -> &'static HashMap<&'static str, u32> {
     IDS.get_or_init(|| vocabulary().iter().zip(FIRST_WORD..).map(|(w, id)| (*w, id)).collect())
 }
 
+/// The words that name a concept. Those of the sentence's frame and generic nouns do not.
+pub mod naming_words {
+    use super::FIRST_WORD;
+    use lucid_data::scenes::all_concepts;
+    use std::sync::OnceLock;
+
+    /// How many there are: they come first in the vocabulary.
+    pub fn count() -> usize {
+        static COUNT: OnceLock<usize> = OnceLock::new();
+        *COUNT.get_or_init(|| all_concepts().iter().map(|c| c.words.len()).sum())
+    }
+
+    /// The number of the word with this id among them.
+    pub fn number(id: u32) -> Option<u32> {
+        id.checked_sub(FIRST_WORD).filter(|&n| (n as usize) < count())
+    }
+}
+
 /// The ids of a caption of the scenes' grammar, ended and filled up to `length`. Equal to what [`tokenizer_json`] gives for
 /// such captions, which are lower-case words separated by spaces.
 pub fn caption_ids(caption: &str, length: usize) -> Vec<u32> {

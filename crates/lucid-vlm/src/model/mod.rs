@@ -323,7 +323,7 @@ impl DualEncoder {
 }
 
 /// Rows divided by their norms.
-fn unit(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn unit(x: &Tensor) -> Result<Tensor> {
     x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?)
 }
 

@@ -47,7 +47,8 @@ impl Default for RunOptions {
     }
 }
 
-/// Scenes that one part of one step may use: their indices never meet those of another step or part.
+/// Scenes that one part of one step may use. From its fifth part on a step's indices are those of the next step's first parts; they
+/// are other scenes nevertheless as long as these parts are of another format or crowd, as in the recipe.
 const PER_STEP: u64 = 1 << 13;
 const PER_PART: u64 = 1 << 11;
 

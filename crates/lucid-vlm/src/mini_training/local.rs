@@ -44,13 +44,6 @@ fn shares(ids: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(shares, ids.shape(), &Device::Cpu)
 }
 
-fn parameter<'a>(trainee: &'a Trainee, name: &str) -> Result<&'a Tensor> {
-    match trainee.get(name) {
-        Some(var) => Ok(var.as_tensor()),
-        None => Err(candle_core::Error::Msg(format!("no parameter {name}"))),
-    }
-}
-
 /// How well every caption fits every picture, [captions, pictures], and each false caption its own picture, [pictures, K]: the
 /// mean over the caption's words of their cosine with the patches that they choose.
 fn scores(family: &Family, weight: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -71,8 +64,8 @@ fn scores(family: &Family, weight: &Tensor) -> Result<(Tensor, Tensor)> {
 /// Sum over the pictures of a family of two cross-entropies: a picture finds its caption among the family's and its own false
 /// ones, and a caption finds its picture.
 pub fn loss(trainee: &Trainee, family: &Family) -> Result<Tensor> {
-    let (own, wrong) = scores(family, parameter(trainee, "local.weight")?)?;
-    let scale = parameter(trainee, "local.scale")?.exp()?;
+    let (own, wrong) = scores(family, trainee.get("local.weight")?)?;
+    let scale = trainee.get("local.scale")?.exp()?;
     let own = own.broadcast_mul(&scale)?;
     let captions = if wrong.elem_count() > 0 {
         Tensor::cat(&[&own.t()?.contiguous()?, &wrong.broadcast_mul(&scale)?], 1)?
@@ -152,17 +145,28 @@ mod tests {
         let score = |caption: usize, picture: usize| {
             scale * by_hand(&tokens[caption], &own_ids[caption], &patches[picture], &weight)
         };
-        let mut expected = 0.0;
-        for i in 0..f {
-            let mut captions: Vec<f64> = (0..f).map(|caption| score(caption, i)).collect();
-            captions
-                .extend((i * k..(i + 1) * k).map(|w| scale * by_hand(&wrong[w], &wrong_ids[w], &patches[i], &weight)));
-            let pictures: Vec<f64> = (0..f).map(|picture| score(i, picture)).collect();
-            let log_sum = |all: &[f64]| all.iter().map(|v| v.exp()).sum::<f64>().ln();
-            expected += log_sum(&captions) + log_sum(&pictures) - 2.0 * score(i, i);
+        let expected = |k: usize| {
+            let mut sum = 0.0;
+            for i in 0..f {
+                let mut captions: Vec<f64> = (0..f).map(|caption| score(caption, i)).collect();
+                captions.extend(
+                    (i * k..(i + 1) * k).map(|w| scale * by_hand(&wrong[w], &wrong_ids[w], &patches[i], &weight)),
+                );
+                let pictures: Vec<f64> = (0..f).map(|picture| score(i, picture)).collect();
+                let log_sum = |all: &[f64]| all.iter().map(|v| v.exp()).sum::<f64>().ln();
+                sum += log_sum(&captions) + log_sum(&pictures) - 2.0 * score(i, i);
+            }
+            sum
+        };
+        // Without false captions there is only the family to choose from.
+        for k in [k, 0] {
+            let rows = |t: &Tensor| t.narrow(0, 0, f * k).unwrap();
+            let (wrong, wrong_ids) = (rows(&all[3]), rows(&all[4]));
+            let family = Family { wrong: &wrong, wrong_ids: &wrong_ids, ..family(&all) };
+            let found = f64::from(loss(&trainee, &family).unwrap().to_scalar::<f32>().unwrap());
+            let expected = expected(k);
+            assert!((found - expected).abs() < 1e-4 * expected.abs(), "K {k}: {found} {expected}");
         }
-        let found = f64::from(loss(&trainee, &family(&all)).unwrap().to_scalar::<f32>().unwrap());
-        assert!((found - expected).abs() < 1e-4 * expected.abs(), "{found} {expected}");
     }
 
     #[test]

@@ -91,10 +91,8 @@ pub fn loss(
     // +1 on the diagonal, −1 elsewhere.
     let sign = ((Tensor::eye(n, DType::F32, &Device::Cpu)? * 2.0)? - 1.0)?;
     let pairs = (softplus(&(&logits * &sign)?.neg()?)?.sum_all()? / n as f64)?;
-    let parameter =
-        |name: &str| trainee.get(name).cloned().ok_or_else(|| candle_core::Error::Msg(format!("no parameter {name}")));
-    let (weight, bias) = (parameter("bag.weight")?, parameter("bag.bias")?);
-    let scores = image.matmul(&weight.t()?)?.broadcast_add(&bias)?;
+    let (weight, bias) = (trainee.get("bag.weight")?, trainee.get("bag.bias")?);
+    let scores = image.matmul(&weight.t()?)?.broadcast_add(bias)?;
     let bag = ((log_shares(&scores)? * bags(ids, weight.dim(0)?)?)?.sum_all()?.neg()? / n as f64)?;
     let word_pairs = if weights.word_pairs > 0.0 {
         (word_pairs::loss(trainee, &image, &text, ids)? / n as f64)?
@@ -116,7 +114,7 @@ pub fn loss(
     };
     let mut parameters = Vec::new();
     for name in ["logit_scale", "logit_bias", "bag.weight", "bag.bias", "word_pairs.first", "word_pairs.second"] {
-        parameters.push((name, of(&parameter(name)?)?.flatten_all()?.to_vec1()?));
+        parameters.push((name, of(trainee.get(name)?)?.flatten_all()?.to_vec1()?));
     }
     let rows = logits.to_vec2::<f32>()?;
     let first = rows.iter().enumerate().filter(|(i, row)| row.iter().all(|&v| v <= row[*i])).count();

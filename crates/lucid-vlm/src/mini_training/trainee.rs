@@ -59,8 +59,9 @@ impl Trainee {
     }
 
     /// The parameter called `name`.
-    pub fn get(&self, name: &str) -> Option<&Var> {
-        self.parameters.iter().find(|p| p.name == name).map(|p| &p.var)
+    pub fn get(&self, name: &str) -> Result<&Var> {
+        let found = self.parameters.iter().find(|p| p.name == name).map(|p| &p.var);
+        found.ok_or_else(|| candle_core::Error::Msg(format!("no parameter {name}")))
     }
 
     /// The values of parameter `i`.

@@ -46,10 +46,7 @@ fn said(ids: &Tensor) -> Result<([Tensor; 2], Tensor)> {
 /// caption, `image` and `text` [B, d].
 pub fn loss(trainee: &Trainee, image: &Tensor, text: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let ([first, second], shares) = said(ids)?;
-    let table = |name: &str, rows: &Tensor| match trainee.get(name) {
-        Some(table) => table.index_select(rows, 0),
-        None => Err(candle_core::Error::Msg(format!("no parameter {name}"))),
-    };
+    let table = |name: &str, rows: &Tensor| trainee.get(name)?.index_select(rows, 0);
     let products = (table("word_pairs.first", &first)? * table("word_pairs.second", &second)?)?;
     let states = Tensor::cat(&[image, text], 0)?;
     // The last coordinate carries how common a pair is.
@@ -73,7 +70,7 @@ mod tests {
         let has = |a: &str, b: &str| found.contains(&(word(a), word(b)));
         assert!(has("small", "circle") && has("circle", "left") && has("left", "star") && has("red", "blue"));
         assert!(!has("circle", "small") && !has("small", "star"));
-        // Six words have 4 + 4 + 4 + 3 + 2 + 1 followers within the window, "blue star night" three of them.
+        // Seven words have 4 + 4 + 4 + 3 + 2 + 1 followers within the window, "blue star night" three of them.
         assert_eq!(found.len(), 18);
     }
 

@@ -1,6 +1,6 @@
-// `npm run gpu-check`: builds three stripped executables that need nothing but libcuda (every kernel test on a GPU; the golden
-// fixtures of the whole step; gpu_check: a training run beside the CPU's, the same bits twice, times) and runs them where there
-// is a GPU.
+// `npm run gpu-check`: builds four stripped executables that need nothing but libcuda (every kernel test on a GPU; the golden
+// fixtures of the whole step; pairs read beside the step; gpu_check: a training run beside the CPU's, the same bits twice, times)
+// and runs them where there is a GPU.
 
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, cpSync, mkdirSync, statSync } from 'node:fs'
@@ -27,7 +27,7 @@ function build(name, args) {
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line))
   const found = messages.find((message) => message.executable && message.target.name === name)
-  const to = join(folder, { kernels: 'gpu_tests', golden: 'gpu_golden' }[name] ?? name)
+  const to = join(folder, { kernels: 'gpu_tests', golden: 'gpu_golden', feed: 'gpu_feed' }[name] ?? name)
   copyFileSync(found.executable, to)
   // Symbols are of no use there; without the tool the files are only larger.
   spawnSync('strip', [to])
@@ -38,9 +38,9 @@ function build(name, args) {
 const tests = build('kernels', [
   ...['test', '--no-run', '-p', 'lucid-kernels', '--features', 'cuda-gpu', '--test', 'kernels'],
 ])
-const golden = build('golden', [
-  ...['test', '--no-run', '-p', 'lucid-sae', '--features', 'cuda-gpu', '--test', 'golden'],
-])
+const [golden, feed] = ['golden', 'feed'].map((name) =>
+  build(name, ['test', '--no-run', '-p', 'lucid-sae', '--features', 'cuda-gpu', '--test', name]),
+)
 cpSync(join(root, 'crates/lucid-sae/tests/fixtures'), join(folder, 'fixtures'), { recursive: true })
 const check = build('gpu_check', ['build', '-p', 'lucid-benches', '--bin', 'gpu_check'])
 
@@ -53,11 +53,12 @@ const probe = spawnSync(check, ['--probe'], { cwd: folder, encoding: 'utf8' })
 if (probe.status !== 0) {
   process.stdout.write(
     `not run: ${probe.stdout}On a machine with an NVIDIA driver: copy ${folder} there and run, in it,\n` +
-      '  ./gpu_tests cuda_gpu && LUCID_FIXTURES=fixtures ./gpu_golden cuda_gpu && ./gpu_check\nwhich writes gpu-report.json and gpu-report.md.\n',
+      '  ./gpu_tests cuda_gpu && LUCID_FIXTURES=fixtures ./gpu_golden cuda_gpu && ./gpu_feed cuda_gpu && ./gpu_check\nwhich writes gpu-report.json and gpu-report.md.\n',
   )
 } else {
   const tested = run(tests, ['cuda_gpu', '--show-output'])
   const steps = run(golden, ['cuda_gpu', '--show-output'])
+  const fed = run(feed, ['cuda_gpu', '--show-output'])
   const checked = run(check, ['--out', '.'])
-  process.exitCode = tested === 0 && steps === 0 && checked === 0 ? 0 : 1
+  process.exitCode = tested === 0 && steps === 0 && fed === 0 && checked === 0 ? 0 : 1
 }

@@ -1,7 +1,7 @@
 //! Residuals and segment means.
 
 use lucid_benches::{PAIRS, Unit, WIDTH, measure, run};
-use lucid_kernels::{Backend, Factor};
+use lucid_kernels::{Backend, Device, Factor};
 
 fn main() {
     run(|criterion, work| {

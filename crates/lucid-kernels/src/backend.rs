@@ -4,7 +4,7 @@
 //!
 //! - Arrays are row-major. `n` is a number of tokens, `d` a width, `K` a number of latents, `k` slots of a code.
 //! - A buffer may be longer than its array; the array is its prefix. Callers keep buffers between micro-batches and
-//!   grow them with [`Backend::reserve`]. An output not marked "+=" is overwritten without being read.
+//!   grow them with [`Device::reserve`]. An output not marked "+=" is overwritten without being read.
 //! - "+=" means that the result is added to what the buffer holds.
 //! - `sums` is a buffer of f64 slots that gathers losses and energies over a step and is read once at its end.
 //! - Operands of products and of gathered sums are rounded as [`Precision`] says, once each; sums are not.
@@ -13,10 +13,10 @@
 //!   a buffer is a bug of the caller and may panic; it is never undefined behaviour.
 
 use crate::codes::{Block, Codes, Dictionary};
+use crate::device::Device;
 use crate::error::KernelError;
 use crate::precision::Precision;
 use crate::ragged::{Pairs, Ragged};
-use crate::real::{Element, Real};
 use crate::transport::{Plan, SinkhornOptions};
 
 /// Which side of a plan is the target of a barycentre (spec 4: "T→V" = source → target).
@@ -81,80 +81,10 @@ pub struct AdamW {
     pub count: u64,
 }
 
-/// Memory and kernels of one device.
-pub trait Backend: Send + Sync + Sized {
-    /// Arithmetic of weights, activations and codes.
-    type Real: Real;
-    /// An array on the device.
-    type Buffer<T: Element>: Send + Sync;
-
-    /// Name for logs and tests, e.g. `cpu`.
-    fn name(&self) -> &'static str;
-
+/// The kernels of one device.
+pub trait Backend: Device {
     /// The same device and threads, with operands in `precision`. Buffers of one serve the other.
     fn with_precision(&self, precision: Precision) -> Result<Self, KernelError>;
-
-    // ---- memory -----------------------------------------------------------------------------------------------
-
-    /// A buffer of `len` zeros.
-    fn zeros<T: Element>(&self, len: usize) -> Result<Self::Buffer<T>, KernelError>;
-
-    /// A buffer with a copy of `data`.
-    fn upload<T: Element>(&self, data: &[T]) -> Result<Self::Buffer<T>, KernelError>;
-
-    /// Elements the buffer has room for.
-    fn len<T: Element>(&self, buffer: &Self::Buffer<T>) -> usize;
-
-    /// Makes the buffer at least `len` long; its contents are then unspecified.
-    fn reserve<T: Element>(&self, buffer: &mut Self::Buffer<T>, len: usize) -> Result<(), KernelError> {
-        if self.len(buffer) < len {
-            *buffer = self.zeros(len)?;
-        }
-        Ok(())
-    }
-
-    /// Sets the first `len` elements to zero.
-    fn clear<T: Element>(&self, buffer: &mut Self::Buffer<T>, len: usize) -> Result<(), KernelError>;
-
-    /// Copies `data` into the buffer at `offset`.
-    fn write<T: Element>(&self, buffer: &mut Self::Buffer<T>, offset: usize, data: &[T]) -> Result<(), KernelError>;
-
-    /// Copies `out.len()` elements from `offset` to the host.
-    fn read<T: Element>(&self, buffer: &Self::Buffer<T>, offset: usize, out: &mut [T]) -> Result<(), KernelError>;
-
-    /// The first `len` elements.
-    fn read_vec<T: Element>(&self, buffer: &Self::Buffer<T>, len: usize) -> Result<Vec<T>, KernelError> {
-        let mut out = vec![T::default(); len];
-        self.read(buffer, 0, &mut out)?;
-        Ok(out)
-    }
-
-    /// Waits for the operations before and reports the error that one of them left for later (only [`Backend::sinkhorn`] may),
-    /// the first by pair. Nothing is left to report afterwards.
-    fn finish(&self) -> Result<(), KernelError> {
-        Ok(())
-    }
-
-    /// Memory that is free for arrays, where the device has its own; nothing where it is the host's.
-    fn free_bytes(&self) -> Option<usize> {
-        None
-    }
-
-    /// Pairs of a micro-batch that suit the device: few where caches are small, many where a launch wants much work.
-    fn micro_pairs(&self) -> usize {
-        32
-    }
-
-    /// Rows of chosen segments, one after the other: segment s of `out` \[total · d\] gets `segments.length(s)` rows of
-    /// `values` from row `starts[s]` on.
-    fn gather_rows(
-        &self,
-        values: &Self::Buffer<Self::Real>,
-        starts: &[usize],
-        segments: &Ragged,
-        d: usize,
-        out: &mut Self::Buffer<Self::Real>,
-    ) -> Result<(), KernelError>;
 
     // ---- encode (spec 2) --------------------------------------------------------------------------------------
 
@@ -321,7 +251,7 @@ pub trait Backend: Send + Sync + Sized {
     /// Entropic plan of every pair: `K = exp(−cost/ε)`, v = 1, then `u = row ⊘ K v`, `v = column ⊘ Kᵀ u` for
     /// `iterations` rounds, or until the row-marginal error (L1) after a round is below `tolerance` (> 0).
     /// An infinite cost is an excluded entry; a row or column whose K vanishes is [`KernelError::EmptyMask`], counted from
-    /// `plan.first_pair`, now or at [`Backend::finish`]; the plan of such a pair is unspecified.
+    /// `plan.first_pair`, now or at [`Device::finish`]; the plan of such a pair is unspecified.
     ///
     /// `cost` \[cells\], `row` \[N_v\], `column` \[N_t\]; `plan` has room ([`Plan::reserve`]) and is overwritten with its
     /// diagnostics.

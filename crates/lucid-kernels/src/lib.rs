@@ -8,6 +8,7 @@ pub mod cpu;
 #[cfg(any(feature = "cuda", feature = "cuda-shim"))]
 pub mod cuda;
 pub mod dead;
+pub mod device;
 pub mod error;
 mod memory;
 pub mod precision;
@@ -19,6 +20,7 @@ pub mod transport;
 pub use backend::{AdamW, Backend, Direction, Factor};
 pub use codes::{Block, CodeShape, Codes, Dictionary, Modality, Selection, UNUSED};
 pub use dead::{DeadCounters, DeadLists};
+pub use device::{Device, Staging};
 pub use error::KernelError;
 pub use precision::Precision;
 pub use ragged::{Pairs, Ragged};

@@ -39,10 +39,15 @@ pub(crate) fn read<T: Element>(buffer: &[T], offset: usize, out: &mut [T]) -> Re
     }
 }
 
-/// The `Buffer` type and memory operations of a host backend, inside its `impl Backend`.
+/// The types and operations of a host backend's memory, inside its `impl Device`.
 macro_rules! host_memory {
     () => {
         type Buffer<T: $crate::real::Element> = Vec<T>;
+        type Staging = Vec<Self::Real>;
+
+        fn staging(&self) -> Vec<Self::Real> {
+            Vec::new()
+        }
 
         fn zeros<T: $crate::real::Element>(&self, len: usize) -> Result<Vec<T>, $crate::error::KernelError> {
             $crate::memory::zeros(len)

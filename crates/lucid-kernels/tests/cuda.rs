@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use lucid_kernels::cuda::{Cuda, Order, Shim};
+use lucid_kernels::cuda::{CopiesAhead, Cuda, Order, Shim};
 use lucid_kernels::{
-    Backend, Block, CodeShape, Codes, Dictionary, KernelError, Pairs, Plan, Scalar, Selection, SinkhornOptions, UNUSED,
+    Backend, Block, CodeShape, Codes, Device, Dictionary, KernelError, Pairs, Plan, Scalar, Selection, SinkhornOptions,
+    Staging, UNUSED,
 };
 
 fn shim() -> Cuda<Shim> {
@@ -140,5 +141,36 @@ fn bits_do_not_depend_on_the_order_of_threads() {
     let expected = run(Order::Forward);
     for order in [Order::Forward, Order::Reverse, Order::Random(1), Order::Random(2)] {
         assert!(run(order) == expected, "{order:?}");
+    }
+}
+
+/// A copy ahead is there after `catch_up` and no later, reads what was filled in before it began, and stays within both sides.
+#[test]
+fn a_copy_ahead_comes_between_its_beginning_and_catching_up() {
+    let shims = || [Shim::new(Order::Forward), Shim::new(Order::Forward).without_locked_memory()];
+    for (early, shim) in [false, true].into_iter().flat_map(|early| shims().map(|shim| (early, shim))) {
+        let shim = shim.with_copies_ahead(if early { CopiesAhead::Early } else { CopiesAhead::Late });
+        let shim = Arc::new(shim);
+        let backend = Cuda::new(Arc::clone(&shim)).unwrap();
+        let mut buffer = backend.upload(&[9.0f32; 6]).unwrap();
+        let mut staging = backend.staging();
+        staging.fill(4).unwrap().copy_from_slice(&[1.0, 2.0, 3.0, 4.0]);
+        backend.write_ahead(&mut buffer, 2, &mut staging, 1..4).unwrap();
+        let seen = backend.read_vec(&buffer, 6).unwrap();
+        assert_eq!(seen, if early { [9.0, 9.0, 2.0, 3.0, 4.0, 9.0] } else { [9.0; 6] });
+        // Filling waits for the copy, whose values these would be otherwise; the second, longer one moves the memory too.
+        staging.fill(3).unwrap().fill(7.0);
+        staging.fill(1000).unwrap().fill(8.0);
+        assert_eq!(staging.values().len(), 1000);
+        backend.catch_up().unwrap();
+        assert_eq!(backend.read_vec(&buffer, 6).unwrap(), [9.0, 9.0, 2.0, 3.0, 4.0, 9.0]);
+        for (offset, from) in [(4, 0..3), (0, 998..1001)] {
+            let error = backend.write_ahead(&mut buffer, offset, &mut staging, from).unwrap_err();
+            assert!(matches!(error, KernelError::Shape { .. }), "{error}");
+        }
+        // A copy whose ends are given back while it is under way.
+        backend.write_ahead(&mut buffer, 0, &mut staging, 0..6).unwrap();
+        drop((buffer, staging, backend));
+        assert_eq!(shim.live_allocations(), 0);
     }
 }

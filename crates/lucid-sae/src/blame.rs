@@ -6,11 +6,11 @@ use lucid_kernels::{Backend, DeadLists};
 use crate::batch::{MicroBatch, Sides};
 use crate::config::Config;
 use crate::error::SaeError;
+use crate::host_batch::{HostBatch, Reader};
 use crate::normalisation::{Normalisation, Variances};
 use crate::optimiser::Optimiser;
 use crate::order::{DataOrder, Visit};
 use crate::params::Params;
-use crate::prefetch::HostBatch;
 use crate::step::{Step, StepInputs};
 
 /// Everything a step can be made again from, one pair at a time.
@@ -35,15 +35,15 @@ impl<B: Backend<Real = f32>> Suspects<'_, B> {
     /// The key of the first of `visits` whose loss or gradient is not finite on its own. Where none is, only their sum
     /// overflowed, and the answer says so. The gradients of `step` are overwritten.
     pub fn find(&self, visits: &[Visit], step: &mut Step<B>, optimiser: &mut Optimiser<B>) -> Result<String, SaeError> {
-        let mut host = HostBatch::default();
+        let (mut host, reader) = (HostBatch::new(self.backend), Reader::new(self.backend, self.source));
+        let mut micro = [MicroBatch::empty(self.backend)?];
         for visit in visits {
             let caption = |visit: Visit| self.order.caption(visit, self.source.captions(visit.pair));
-            host.read(self.source, self.normalisation, std::slice::from_ref(visit), caption)?;
-            let (d_vision, d_text) = (self.source.d_vision(), self.source.d_text());
-            let micro = match MicroBatch::upload(self.backend, d_vision, d_text, &host.pairs()) {
-                Ok(micro) => micro,
-                Err(_) => return Ok(self.source.key(visit.pair).to_owned()),
-            };
+            reader.read(self.normalisation, std::slice::from_ref(visit), caption, &mut host)?;
+            if host.upload(self.backend, 0..1, &mut micro[0]).is_err() {
+                return Ok(self.source.key(visit.pair).to_owned());
+            }
+            self.backend.catch_up()?;
             let (variance, pooled_variance) = self.variances.sides();
             let inputs = StepInputs {
                 config: self.config,
@@ -53,7 +53,7 @@ impl<B: Backend<Real = f32>> Suspects<'_, B> {
                 keep_plan: false,
                 encoder: None,
             };
-            let loss = step.run(self.backend, self.params, &[micro], &inputs)?.losses.total;
+            let loss = step.run(self.backend, self.params, &micro, &inputs)?.losses.total;
             let norm = optimiser.prepare(self.backend, self.config, self.params, &mut step.gradients)?;
             if !loss.is_finite() || !norm.is_finite() {
                 return Ok(self.source.key(visit.pair).to_owned());

@@ -22,6 +22,11 @@ fn pair(config: &Config, source: &dyn ActivationSource) -> usize {
     size_of::<f32>() * (states + wide + slots + 5 * rows * columns)
 }
 
+/// Room to leave for a step beside activations that lie on the device: twice what is known of it, for what is derived and packed.
+pub(crate) fn step(config: &Config, source: &dyn ActivationSource) -> usize {
+    2 * pair(config, source) * config.batch_pairs.min(source.pairs())
+}
+
 /// A refused allocation, with what the run would need.
 pub(crate) fn explained(error: SaeError, config: &Config, source: &dyn ActivationSource) -> SaeError {
     match error {

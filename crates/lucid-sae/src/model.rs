@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 
 use crate::device::{Cpu, cpu};
 use lucid_data::store::PerModality;
-use lucid_kernels::{Backend, Block, CodeShape, Codes as DeviceCodes, Modality, Pairs, Selection, Transport, UNUSED};
+use lucid_kernels::{
+    Backend, Block, CodeShape, Codes as DeviceCodes, Device, Modality, Pairs, Selection, Transport, UNUSED,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Activation, Config, Method};

@@ -2,16 +2,19 @@
 //! where it is needed instead of being read, normalised and copied again in every epoch.
 
 use lucid_data::store::ActivationSource;
-use lucid_kernels::{Backend, KernelError, Pairs, Ragged};
+use lucid_kernels::{Backend, KernelError, Pairs, Ragged, Staging};
 
 use crate::batch::{MicroBatch, Sides};
+use crate::config::Config;
 use crate::error::SaeError;
 use crate::events::TrainObserver;
+use crate::host_batch::{Reader, prepare, split};
+use crate::memory;
 use crate::normalisation::{Normalisation, Scaling};
 use crate::order::{DataOrder, Visit};
 
 /// Values read and copied at a time.
-const PART: usize = 4 << 20;
+const PART: usize = 16 << 20;
 
 /// All activations of a source on the device.
 pub struct Resident<B: Backend> {
@@ -25,13 +28,14 @@ pub struct Resident<B: Backend> {
 }
 
 impl<B: Backend<Real = f32>> Resident<B> {
-    /// Takes the activations of `source` to the device where they fit: into half of what is free, so that the rest holds the
-    /// step. Otherwise, or where a value is not finite (which the step that meets it must report) or the run is to stop,
-    /// nothing.
+    /// Takes the activations of `source` to the device where they fit beside a step. Otherwise, or where a value is not finite
+    /// (which the step that meets it must report) or the run is to stop, nothing.
     pub fn load(
         backend: &B,
         source: &dyn ActivationSource,
+        reader: &Reader,
         normalisation: &Normalisation,
+        config: &Config,
         observer: &dyn TrainObserver,
     ) -> Result<Option<Self>, SaeError> {
         let Some(free) = backend.free_bytes() else { return Ok(None) };
@@ -47,7 +51,7 @@ impl<B: Backend<Real = f32>> Resident<B> {
         let d = Sides { vision: source.d_vision(), text: source.d_text() };
         let values = Sides { vision: vision.total() * d.vision, text: text.total() * d.text };
         let bytes = (values.vision + values.text).saturating_mul(size_of::<f32>());
-        if bytes > free / 2 {
+        if bytes > (free - free / 10).saturating_sub(memory::step(config, source)) {
             return Ok(None);
         }
         let room =
@@ -58,14 +62,13 @@ impl<B: Backend<Real = f32>> Resident<B> {
             acts => acts?,
         };
         let mut this = Self { acts, vision, text, captions, d };
-        let read_vision = |pair: usize, out: &mut [f32]| Ok(source.read_vision(pair, out)?);
-        let fit =
-            copy(backend, &mut this.acts.vision, &this.vision, d.vision, &normalisation.vision, observer, read_vision)?;
         let owner: Vec<usize> = pairs.flat_map(|pair| std::iter::repeat_n(pair, source.captions(pair))).collect();
+        let read_vision = |pair: usize, out: &mut [f32]| Ok(source.read_vision(pair, out)?);
         let first = &this.captions;
         let read_text = |at: usize, out: &mut [f32]| Ok(source.read_text(owner[at], at - first[owner[at]], out)?);
-        let fit =
-            fit && copy(backend, &mut this.acts.text, &this.text, d.text, &normalisation.text, observer, read_text)?;
+        let copy = Copy { backend, reader, observer };
+        let fit = copy.all(&mut this.acts.vision, &this.vision, d.vision, &normalisation.vision, read_vision)?
+            && copy.all(&mut this.acts.text, &this.text, d.text, &normalisation.text, read_text)?;
         Ok(fit.then_some(this))
     }
 
@@ -99,34 +102,51 @@ impl<B: Backend<Real = f32>> Resident<B> {
     }
 }
 
-/// Reads, normalises and copies every segment. False if a value is not finite or the run is to stop.
-fn copy<B: Backend<Real = f32>>(
-    backend: &B,
-    to: &mut B::Buffer<f32>,
-    segments: &Ragged,
-    d: usize,
-    scaling: &Scaling,
-    observer: &dyn TrainObserver,
-    read: impl Fn(usize, &mut [f32]) -> Result<(), SaeError>,
-) -> Result<bool, SaeError> {
-    let mut part = Vec::new();
-    let mut start = 0;
-    for at in 0..segments.len() {
-        let from = part.len();
-        part.resize(from + segments.length(at) * d, 0.0);
-        read(at, &mut part[from..])?;
-        if part.len() >= PART || at + 1 == segments.len() {
-            if observer.cancelled() {
+/// What fills the device's memory.
+struct Copy<'a, B> {
+    backend: &'a B,
+    reader: &'a Reader<'a>,
+    observer: &'a dyn TrainObserver,
+}
+
+impl<B: Backend<Real = f32>> Copy<'_, B> {
+    /// Reads, normalises and copies every segment, one part being read while the one before is copied. False if a value is not
+    /// finite or the run is to stop.
+    fn all(
+        &self,
+        to: &mut B::Buffer<f32>,
+        segments: &Ragged,
+        d: usize,
+        scaling: &Scaling,
+        read: impl Fn(usize, &mut [f32]) -> Result<(), SaeError> + Send + Sync,
+    ) -> Result<bool, SaeError> {
+        let mut staging = [self.backend.staging(), self.backend.staging()];
+        let mut first = 0;
+        while first < segments.len() {
+            if self.observer.cancelled() {
                 return Ok(false);
             }
-            scaling.apply(&mut part);
-            if !part.iter().all(|value| value.is_finite()) {
-                return Ok(false);
+            let start = segments.range(first).start;
+            let mut end = first + 1;
+            while end < segments.len() && (segments.range(end).end - start) * d <= PART {
+                end += 1;
             }
-            backend.write(to, start, &part)?;
-            start += part.len();
-            part.clear();
+            let len = (segments.range(end - 1).end - start) * d;
+            let parts = split(staging[0].fill(len)?, (first..end).map(|at| segments.length(at) * d));
+            let finite = self.reader.each(parts, |i, out| {
+                read(first + i, out)?;
+                Ok::<_, SaeError>(prepare(out, scaling).is_none())
+            });
+            for finite in finite {
+                if !finite? {
+                    return Ok(false);
+                }
+            }
+            self.backend.write_ahead(to, start * d, &mut staging[0], 0..len)?;
+            staging.swap(0, 1);
+            first = end;
         }
+        self.backend.catch_up()?;
+        Ok(true)
     }
-    Ok(true)
 }

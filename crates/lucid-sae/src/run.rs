@@ -6,20 +6,20 @@ use std::time::Instant;
 use lucid_data::store::{ActivationSource, PerModality};
 use lucid_kernels::{Backend, DeadCounters, DeadLists, KernelError, Modality};
 
-use crate::batch::{MicroBatch, Sides};
+use crate::batch::Sides;
 use crate::blame::Suspects;
 use crate::checkpoint::RunState;
 use crate::config::{Activation, Config, Method};
 use crate::error::SaeError;
 use crate::events::{Blocks, TrainEvent, TrainObserver, warn};
+use crate::feed::Feed;
 use crate::losses::StepReport;
 use crate::model::{Model, Provenance};
 use crate::normalisation::{Normalisation, Variances};
 use crate::optimiser::Optimiser;
 use crate::order::{DataOrder, Visit};
 use crate::params::{HostParams, Params};
-use crate::prefetch::{HostBatch, Prefetch};
-use crate::resident::Resident;
+use crate::prefetch::Prefetch;
 use crate::run_folder::RunFolder;
 use crate::start::Start;
 use crate::step::{Step, StepInputs};
@@ -44,11 +44,7 @@ pub(crate) struct Run<'a, B: Backend> {
     params: Params<B>,
     optimiser: Optimiser<B>,
     step: Step<B>,
-    micros: Vec<MicroBatch<B>>,
-    /// The activations, where they fit on the device.
-    resident: Option<Resident<B>>,
-    /// Pairs of a micro-batch: the configured number, halved whenever the device had no room.
-    micro_pairs: usize,
+    feed: Feed<'a, B>,
     dead: Sides<DeadCounters>,
     /// Steps finished.
     pub done: usize,
@@ -88,6 +84,7 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
                 format!("batchPairs is {asked} but the store has {pairs} pairs: every step takes all of them"),
             );
         }
+        let normalisation = Arc::new(start.normalisation);
         Ok(Self {
             backend,
             config,
@@ -96,14 +93,12 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             folder,
             preset: options.preset.map(|preset| preset.name().to_owned()),
             fingerprint: source.fingerprint(),
-            normalisation: Arc::new(start.normalisation),
+            feed: Feed::new(backend, source, order.clone(), Arc::clone(&normalisation), config),
+            normalisation,
             variances: start.variances,
             step: Step::new(backend, &params, config)?,
             params,
             optimiser,
-            micros: Vec::new(),
-            resident: None,
-            micro_pairs: config.micro_pairs_on(backend).min(order.batch_pairs()),
             order,
             dead,
             done,
@@ -112,8 +107,7 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
 
     /// Takes the activations to the device where they fit. True if steps then need no reading.
     pub fn settle(&mut self) -> Result<bool, SaeError> {
-        self.resident = Resident::load(self.backend, self.source, &self.normalisation, self.observer)?;
-        Ok(self.resident.is_some())
+        self.feed.settle(self.config, self.observer)
     }
 
     fn emit(&mut self, event: &TrainEvent) -> Result<(), SaeError> {
@@ -122,24 +116,27 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
     }
 
     /// One step. Cancelling is seen before it and while its batch is read; a step that has begun is finished.
-    pub fn step(&mut self, prefetch: Option<&Prefetch>) -> Result<(), SaeError> {
+    pub fn step(&mut self, prefetch: Option<&Prefetch<B>>) -> Result<(), SaeError> {
         let started = Instant::now();
         let visits = self.order.batch(self.done);
-        let loaded = match self.load(prefetch, &visits) {
-            Err(SaeError::Kernel(KernelError::Memory { .. })) => self.load_less(&visits)?,
+        let loaded = match self.feed.load(prefetch, &visits, || self.observer.cancelled()) {
+            Err(SaeError::Kernel(KernelError::Memory { .. })) => Some(self.load_less(&visits)?),
+            Err(SaeError::Kernel(KernelError::NonFinite { pair, .. })) => {
+                // The weights are good: what was learnt so far is kept before the run ends.
+                self.checkpoint()?;
+                return Err(self.non_finite("activations", self.source.key(visits[pair].pair).to_owned()));
+            }
             loaded => loaded?,
         };
         let Some(mut count) = loaded else {
             self.checkpoint()?;
             return Err(SaeError::Cancelled { step: self.done });
         };
+        self.feed.ahead(prefetch, self.order.batch(self.done + 1).len())?;
         let seconds_data = started.elapsed().as_secs_f64();
         let report = loop {
             match self.losses(count) {
-                Err(KernelError::Memory { .. }) if self.micro_pairs > 1 => match self.load_less(&visits)? {
-                    Some(less) => count = less,
-                    None => return Err(SaeError::internal("nothing was loaded")),
-                },
+                Err(KernelError::Memory { .. }) if self.feed.micro_pairs > 1 => count = self.load_less(&visits)?,
                 report => break report?,
             }
         };
@@ -176,94 +173,21 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             keep_plan: false,
             encoder: self.config.method.encoder(self.config.seed, self.done),
         };
-        self.step.run(self.backend, &self.params, &self.micros[..count], &inputs)
+        self.step.run(self.backend, &self.params, self.feed.micros(count), &inputs)
     }
 
-    /// Fills the micro-batches of a step and tells their number; nothing if the run is to stop. Where memory does not suffice,
-    /// what was read ahead for this step is used up all the same.
-    fn load(&mut self, prefetch: Option<&Prefetch>, visits: &[Visit]) -> Result<Option<usize>, SaeError> {
-        let Some(prefetch) = prefetch else {
-            return if self.observer.cancelled() { Ok(None) } else { self.gather(visits).map(Some) };
-        };
-        let read_ahead = self.config.micro_pairs_on(self.backend).min(self.order.batch_pairs());
-        let (mut count, mut full) = (0, None);
-        for _ in 0..visits.len().div_ceil(read_ahead) {
-            if self.observer.cancelled() {
-                return Ok(None);
-            }
-            let Some(host) = prefetch.next(|| self.observer.cancelled())? else { return Ok(None) };
-            if full.is_none() {
-                match self.fill(&host, count) {
-                    Ok(filled) => count = filled,
-                    Err(error @ SaeError::Kernel(KernelError::Memory { .. })) => full = Some(error),
-                    Err(error) => return Err(error),
-                }
-            }
-            prefetch.recycle(host);
-        }
-        full.map_or(Ok(Some(count)), Err)
-    }
-
-    /// Fills the micro-batches from the activations on the device.
-    fn gather(&mut self, visits: &[Visit]) -> Result<usize, SaeError> {
-        let Some(resident) = &self.resident else { return Err(SaeError::internal("no activations on the device")) };
-        let parts = visits.chunks(self.micro_pairs);
-        let count = parts.len();
-        for (index, part) in parts.enumerate() {
-            if index == self.micros.len() {
-                self.micros.push(MicroBatch::empty(self.backend)?);
-            }
-            resident.fill(self.backend, &self.order, part, &mut self.micros[index])?;
-        }
-        Ok(count)
-    }
-
-    /// Copies `host` into the micro-batches from `count` on; the number of micro-batches filled then.
-    fn fill(&mut self, host: &HostBatch, mut count: usize) -> Result<usize, SaeError> {
-        let (d_vision, d_text) = (self.source.d_vision(), self.source.d_text());
-        let mut first = 0;
-        for part in host.pairs().split(d_vision, d_text, self.micro_pairs) {
-            let filled = match self.micros.get_mut(count) {
-                Some(micro) => micro.fill(self.backend, d_vision, d_text, &part),
-                None => MicroBatch::upload(self.backend, d_vision, d_text, &part).map(|micro| self.micros.push(micro)),
-            };
-            match filled {
-                Ok(()) => count += 1,
-                Err(KernelError::NonFinite { pair, .. }) => {
-                    let pair = self.source.key(host.visits[first + pair].pair).to_owned();
-                    // The weights are good: what was learnt so far is kept before the run ends.
-                    self.checkpoint()?;
-                    return Err(self.non_finite("activations", pair));
-                }
-                Err(error) => return Err(error.into()),
-            }
-            first += part.vision_lengths.len();
-        }
-        Ok(count)
-    }
-
-    /// After the device had no room: gives the step's memory back, halves the micro-batches and reads the step's pairs again.
-    /// That changes the order of summation and nothing else (spec 5.1). With single pairs the error stands.
-    fn load_less(&mut self, visits: &[Visit]) -> Result<Option<usize>, SaeError> {
+    /// After the device had no room: gives the step's memory back and loads its pairs again in smaller micro-batches. With single
+    /// pairs the error stands.
+    fn load_less(&mut self, visits: &[Visit]) -> Result<usize, SaeError> {
         loop {
-            let before = self.micro_pairs;
-            self.micro_pairs = before.div_ceil(2);
-            let after = self.micro_pairs;
+            let before = self.feed.micro_pairs;
+            let after = before.div_ceil(2);
             let note = format!("no room for micro-batches of {before} pairs: going on with {after}");
             warn(self.observer, "W_MEMORY", note);
-            self.micros.clear();
             self.step.release(self.backend)?;
-            let filled = if self.resident.is_some() {
-                self.gather(visits)
-            } else {
-                let mut host = HostBatch::default();
-                let caption = |visit: Visit| self.order.caption(visit, self.source.captions(visit.pair));
-                host.read(self.source, &self.normalisation, visits, caption)?;
-                self.fill(&host, 0)
-            };
-            match filled {
+            match self.feed.load_less(visits) {
                 Err(SaeError::Kernel(KernelError::Memory { .. })) if after > 1 => {}
-                filled => return filled.map(Some),
+                filled => return filled,
             }
         }
     }
@@ -370,11 +294,9 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
 
     /// The model, published in the run folder where there is one.
     pub fn finish(self, options: &TrainOptions, started: Instant) -> Result<Model, SaeError> {
-        let Self {
-            backend, params, mut folder, normalisation, observer, done, optimiser, step, micros, resident, ..
-        } = self;
+        let Self { backend, params, mut folder, normalisation, observer, done, optimiser, step, feed, .. } = self;
         // Moments, gradients and activations are of no more use, and the model needs room.
-        drop((optimiser, step, micros, resident));
+        drop((optimiser, step, feed));
         let host = params.read(backend)?;
         drop(params);
         let provenance = Provenance {

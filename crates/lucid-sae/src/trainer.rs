@@ -158,7 +158,7 @@ fn run_on<B: Backend<Real = f32>>(
         let order = run.order.clone();
         let prefetch = (!resident).then(|| {
             let micro_pairs = config.micro_pairs_on(backend);
-            Prefetch::start(scope, source, Arc::clone(&run.normalisation), order, micro_pairs, run.done)
+            Prefetch::start(scope, backend, source, Arc::clone(&run.normalisation), order, micro_pairs, run.done)
         });
         while run.done < run.order.steps() {
             run.step(prefetch.as_ref())?;

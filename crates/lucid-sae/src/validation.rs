@@ -10,11 +10,11 @@ use crate::batch::{MicroBatch, Sides};
 use crate::config::{Config, Reduction};
 use crate::error::SaeError;
 use crate::events::TrainEvent;
+use crate::host_batch::{HostBatch, Reader};
 use crate::losses::Losses;
 use crate::normalisation::{Normalisation, Variances};
 use crate::order::Visit;
 use crate::params::Params;
-use crate::prefetch::HostBatch;
 use crate::step::{Step, StepInputs};
 
 /// Pairs evaluated at most.
@@ -87,20 +87,19 @@ pub fn evaluate<B: Backend<Real = f32>>(
     let mut spread = Sides { vision: Spread::new(d_vision), text: Spread::new(d_text) };
     let mut residual = Sides { vision: 0.0, text: 0.0 };
     let mut sum = Losses::default();
-    let mut host = HostBatch::default();
+    let (mut host, reader) = (HostBatch::new(backend), Reader::new(backend, source));
+    let mut micro = [MicroBatch::empty(backend)?];
     for part in visits.chunks(config.micro_pairs_on(backend)) {
-        host.read(source, normalisation, part, |_| 0)?;
-        let pairs_of = host.pairs();
-        let micro = MicroBatch::upload(backend, d_vision, d_text, &pairs_of)?;
-        let report = step.run(backend, params, &[micro], &inputs)?;
-        if config.method.pooled() {
-            spread.vision.add(&means(pairs_of.vision, pairs_of.vision_lengths, d_vision));
-            spread.text.add(&means(pairs_of.text, pairs_of.text_lengths, d_text));
-        } else {
-            spread.vision.add(pairs_of.vision);
-            spread.text.add(pairs_of.text);
-        }
-        for m in Modality::ALL {
+        reader.read(normalisation, part, |_| 0, &mut host)?;
+        host.upload(backend, 0..part.len(), &mut micro[0])?;
+        backend.catch_up()?;
+        let report = step.run(backend, params, &micro, &inputs)?;
+        for (m, d) in [(Modality::Vision, d_vision), (Modality::Text, d_text)] {
+            if config.method.pooled() {
+                spread.of_mut(m).add(&means(host.values(m), host.lengths(m), d));
+            } else {
+                spread.of_mut(m).add(host.values(m));
+            }
             *residual.of_mut(m) += report.sums.self_residual.of(m);
         }
         // Means over tokens or pairs become sums again, so that every token weighs the same.

@@ -31,6 +31,7 @@ use scratch::Scratch;
 
 use crate::backend::{AdamW, Backend, Direction, Factor};
 use crate::codes::{Block, Codes, Dictionary};
+use crate::device::Device;
 use crate::error::KernelError;
 use crate::memory::host_memory;
 use crate::precision::Precision;
@@ -99,14 +100,16 @@ impl Cpu {
 /// Kernels whose work is a few numbers a token: plain loops are fast enough.
 const PLAIN: Scalar<f32> = Scalar::new();
 
-impl Backend for Cpu {
+impl Device for Cpu {
     type Real = f32;
     host_memory!();
 
     fn name(&self) -> &'static str {
         "cpu"
     }
+}
 
+impl Backend for Cpu {
     fn with_precision(&self, precision: Precision) -> Result<Self, KernelError> {
         Ok(Self { precision, ..self.clone() })
     }

@@ -64,17 +64,22 @@ impl<T: Element, D: Driver> DeviceBuffer<T, D> {
         unsafe { self.driver.clear(address, len * size_of::<T>()) }
     }
 
-    pub(super) fn write(&mut self, offset: usize, data: &[T]) -> Result<(), KernelError> {
-        if offset + data.len() > self.len {
-            let found = format!("{offset}..{}", offset + data.len());
+    /// Address of `count` elements from `offset` on, which are about to be written.
+    pub(super) fn write_range(&mut self, offset: usize, count: usize) -> Result<u64, KernelError> {
+        if offset + count > self.len {
+            let found = format!("{offset}..{}", offset + count);
             return Err(KernelError::shape("write", found, format!("within {}", self.len)));
         }
-        let address = self.write_at(offset + data.len());
+        Ok(self.write_at(offset + count) + (offset * size_of::<T>()) as u64)
+    }
+
+    pub(super) fn write(&mut self, offset: usize, data: &[T]) -> Result<(), KernelError> {
+        let address = self.write_range(offset, data.len())?;
         if data.is_empty() {
             return Ok(());
         }
-        // SAFETY: the range was checked above.
-        unsafe { self.driver.upload(address + (offset * size_of::<T>()) as u64, bytemuck::cast_slice(data)) }
+        // SAFETY: write_range checked the range.
+        unsafe { self.driver.upload(address, bytemuck::cast_slice(data)) }
     }
 
     pub(super) fn read(&self, offset: usize, out: &mut [T]) -> Result<(), KernelError> {

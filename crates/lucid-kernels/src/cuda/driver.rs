@@ -65,7 +65,8 @@ pub struct Shape {
     pub shared: usize,
 }
 
-/// A device. Operations take effect in the order they are given; only `download` waits for them.
+/// A device. Operations take effect in the order they are given; only `download` waits for them. Copies ahead are the exception:
+/// see [`Driver::upload_ahead`].
 ///
 /// Addresses are valid where they lie within a live allocation of the same driver. The caller keeps lengths and the types of
 /// kernels' parameters right.
@@ -82,7 +83,7 @@ pub trait Driver: Send + Sync + 'static {
     /// Memory of `bytes` > 0, contents unspecified.
     fn allocate(&self, bytes: usize) -> Result<u64, KernelError>;
 
-    /// Gives an allocation back once the operations before are done.
+    /// Gives an allocation back once the operations and copies before are done.
     ///
     /// # Safety
     /// `address` came from [`Driver::allocate`] and is not used afterwards.
@@ -99,6 +100,28 @@ pub trait Driver: Send + Sync + 'static {
     /// # Safety
     /// `address .. address + data.len()` lies within one allocation.
     unsafe fn upload(&self, address: u64, data: &[u8]) -> Result<(), KernelError>;
+
+    /// Page-locked host memory of `bytes` > 0, contents unspecified. A system may refuse it where ordinary memory is left.
+    fn allocate_host(&self, bytes: usize) -> Result<u64, KernelError>;
+
+    /// Gives page-locked memory back.
+    ///
+    /// # Safety
+    /// `address` came from [`Driver::allocate_host`] and is not used afterwards, nor by a copy under way.
+    unsafe fn release_host(&self, address: u64);
+
+    /// Begins a copy to the device: after the operations given before, beside those given after, until [`Driver::catch_up`].
+    ///
+    /// # Safety
+    /// `address .. address + data.len()` lies within one allocation, which no operation given before [`Driver::catch_up`] uses.
+    /// `data` stays valid and unchanged until [`Driver::finish_copies`].
+    unsafe fn upload_ahead(&self, address: u64, data: *const [u8]) -> Result<(), KernelError>;
+
+    /// Operations given from now on come after every copy begun so far.
+    fn catch_up(&self) -> Result<(), KernelError>;
+
+    /// Waits until every copy begun so far is done.
+    fn finish_copies(&self) -> Result<(), KernelError>;
 
     /// Copies to the host, after everything before is done.
     ///

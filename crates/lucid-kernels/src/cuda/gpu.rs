@@ -4,12 +4,13 @@
 //! ([`super::probe`] does) before it makes a [`Gpu`].
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction, CUfunction_attribute, CUmodule, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 
+use super::copies::Copies;
 use super::driver::{Argument, Driver, Limits, Shape};
 use super::fatbin::{MODULES, Module};
 use super::timing::{Launch, Launches};
@@ -22,6 +23,7 @@ const UNASKED_SHARED: i32 = 48 << 10;
 pub struct Gpu {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
+    copies: Copies,
     modules: Vec<CUmodule>,
     functions: HashMap<&'static str, CUfunction>,
     limits: Limits,
@@ -47,6 +49,7 @@ impl Gpu {
     pub fn new(ordinal: usize) -> Result<Self, KernelError> {
         let context = CudaContext::new(ordinal).map_err(failed("cuDevicePrimaryCtxRetain"))?;
         let stream = context.new_stream().map_err(failed("cuStreamCreate"))?;
+        let copies = Copies::new(&context).map_err(failed("cuStreamCreate"))?;
         let attribute = |which| context.attribute(which).map_err(failed("cuDeviceGetAttribute"));
         let size = |value: i32| usize::try_from(value).unwrap_or(0);
         let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
@@ -64,6 +67,7 @@ impl Gpu {
         let mut gpu = Self {
             context,
             stream,
+            copies,
             modules: Vec::new(),
             functions: HashMap::new(),
             limits,
@@ -192,7 +196,7 @@ impl Driver for Gpu {
 
     unsafe fn release(&self, address: u64) {
         // Nothing can be told from a drop; a device that is lost has freed its memory.
-        if self.bind().is_ok() {
+        if self.bind().is_ok() && self.copies.before(self.stream.cu_stream()).is_ok() {
             // SAFETY: the caller's promise; stream order keeps earlier uses valid.
             let _ = unsafe {
                 if self.pooled {
@@ -214,6 +218,36 @@ impl Driver for Gpu {
         // SAFETY: the caller's promise. From pageable memory the driver has taken a copy when the call returns.
         unsafe { result::memcpy_htod_async(address, data, self.stream.cu_stream()) }
             .map_err(failed("cuMemcpyHtoDAsync"))
+    }
+
+    fn allocate_host(&self, bytes: usize) -> Result<u64, KernelError> {
+        self.bind()?;
+        // SAFETY: a plain allocation; the caller owns it.
+        let made = unsafe { result::malloc_host(bytes, 0) };
+        made.map(|start| start as u64).map_err(failed("cuMemHostAlloc"))
+    }
+
+    unsafe fn release_host(&self, address: u64) {
+        if self.bind().is_ok() {
+            // SAFETY: the caller's promise.
+            let _ = unsafe { result::free_host(address as *mut c_void) };
+        }
+    }
+
+    unsafe fn upload_ahead(&self, address: u64, data: *const [u8]) -> Result<(), KernelError> {
+        self.bind()?;
+        // SAFETY: the caller's promise.
+        unsafe { self.copies.begin(self.stream.cu_stream(), address, &*data) }.map_err(failed("cuMemcpyHtoDAsync"))
+    }
+
+    fn catch_up(&self) -> Result<(), KernelError> {
+        self.bind()?;
+        self.copies.before(self.stream.cu_stream()).map_err(failed("cuStreamWaitEvent"))
+    }
+
+    fn finish_copies(&self) -> Result<(), KernelError> {
+        self.bind()?;
+        self.copies.finish().map_err(failed("cuStreamSynchronize"))
     }
 
     unsafe fn download(&self, address: u64, out: &mut [u8]) -> Result<(), KernelError> {

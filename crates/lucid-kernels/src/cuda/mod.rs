@@ -6,6 +6,8 @@
 
 mod barycenter;
 mod buffer;
+#[cfg(feature = "cuda")]
+mod copies;
 mod decode;
 mod driver;
 mod encode;
@@ -17,6 +19,7 @@ mod gpu;
 mod guide;
 mod launcher;
 mod loss;
+mod memory;
 #[cfg(feature = "cuda")]
 mod open;
 mod optimise;
@@ -26,6 +29,7 @@ mod self_test;
 #[cfg(feature = "cuda-shim")]
 mod shim;
 mod sinkhorn;
+mod staging;
 #[cfg(feature = "cuda")]
 mod status;
 #[cfg(feature = "cuda")]
@@ -43,7 +47,8 @@ pub use open::open;
 pub use probe::{CudaState, DeviceInfo, probe, probe_again};
 pub use self_test::{Check, self_test};
 #[cfg(feature = "cuda-shim")]
-pub use shim::{Order, Shim};
+pub use shim::{CopiesAhead, Order, Shim};
+pub use staging::HostBuffer;
 #[cfg(feature = "cuda")]
 pub use timing::Launch;
 
@@ -52,7 +57,6 @@ use crate::codes::{Block, Codes, Dictionary};
 use crate::error::KernelError;
 use crate::precision::Precision;
 use crate::ragged::{Pairs, Ragged};
-use crate::real::Element;
 use crate::transport::{Plan, SinkhornOptions};
 use launcher::Context;
 
@@ -61,18 +65,26 @@ type Buffer<T, D> = DeviceBuffer<T, D>;
 /// The CUDA backend on a device that `D` reaches. Clones share the device, its stream and its scratch memory.
 pub struct Cuda<D: Driver> {
     context: Arc<Context<D>>,
+    /// Free memory to speak of, whatever the device says.
+    free_bytes: Option<usize>,
 }
 
 impl<D: Driver> Clone for Cuda<D> {
     fn clone(&self) -> Self {
-        Self { context: Arc::clone(&self.context) }
+        Self { context: Arc::clone(&self.context), free_bytes: self.free_bytes }
     }
 }
 
 impl<D: Driver> Cuda<D> {
     /// The backend on `driver`'s device.
     pub fn new(driver: Arc<D>) -> Result<Self, KernelError> {
-        Ok(Self { context: Arc::new(Context::new(driver, Precision::F32)?) })
+        Ok(Self { context: Arc::new(Context::new(driver, Precision::F32)?), free_bytes: None })
+    }
+
+    /// The same device, of whose memory `bytes` are said to be free: what goes by free memory is tried with as much as one likes.
+    #[must_use]
+    pub fn with_free_bytes(self, bytes: usize) -> Self {
+        Self { free_bytes: Some(bytes), ..self }
     }
 
     /// The device.
@@ -83,76 +95,13 @@ impl<D: Driver> Cuda<D> {
 }
 
 impl<D: Driver> Backend for Cuda<D> {
-    type Real = f32;
-    type Buffer<T: Element> = DeviceBuffer<T, D>;
-
-    fn name(&self) -> &'static str {
-        self.context.driver.name()
-    }
-
     fn with_precision(&self, precision: Precision) -> Result<Self, KernelError> {
         if precision == self.context.precision {
             return Ok(self.clone());
         }
         // Scratch of its own: what is derived from buffers differs.
-        Ok(Self { context: Arc::new(Context::new(Arc::clone(&self.context.driver), precision)?) })
-    }
-
-    fn zeros<T: Element>(&self, len: usize) -> Result<Buffer<T, D>, KernelError> {
-        let mut buffer = self.context.buffer(len)?;
-        buffer.clear(len)?;
-        Ok(buffer)
-    }
-
-    fn upload<T: Element>(&self, data: &[T]) -> Result<Buffer<T, D>, KernelError> {
-        let mut buffer = self.context.buffer(data.len())?;
-        buffer.write(0, data)?;
-        Ok(buffer)
-    }
-
-    fn len<T: Element>(&self, buffer: &Buffer<T, D>) -> usize {
-        buffer.len()
-    }
-
-    fn reserve<T: Element>(&self, buffer: &mut Buffer<T, D>, len: usize) -> Result<(), KernelError> {
-        buffer.reserve(len)
-    }
-
-    fn clear<T: Element>(&self, buffer: &mut Buffer<T, D>, len: usize) -> Result<(), KernelError> {
-        buffer.clear(len)
-    }
-
-    fn write<T: Element>(&self, buffer: &mut Buffer<T, D>, offset: usize, data: &[T]) -> Result<(), KernelError> {
-        buffer.write(offset, data)
-    }
-
-    fn read<T: Element>(&self, buffer: &Buffer<T, D>, offset: usize, out: &mut [T]) -> Result<(), KernelError> {
-        buffer.read(offset, out)
-    }
-
-    fn finish(&self) -> Result<(), KernelError> {
-        sinkhorn::finish(&self.context)
-    }
-
-    fn free_bytes(&self) -> Option<usize> {
-        self.context.driver.free_bytes()
-    }
-
-    /// On an H200 a step of 256 pairs is fastest in one piece (docs/gpu.md); with less memory bandwidth, rows that are gathered
-    /// should stay in the second-level cache.
-    fn micro_pairs(&self) -> usize {
-        if self.context.limits().wgmma { 256 } else { 64 }
-    }
-
-    fn gather_rows(
-        &self,
-        values: &Buffer<f32, D>,
-        starts: &[usize],
-        segments: &Ragged,
-        d: usize,
-        out: &mut Buffer<f32, D>,
-    ) -> Result<(), KernelError> {
-        gather::rows(&self.context, values, starts, segments, d, out)
+        let context = Arc::new(Context::new(Arc::clone(&self.context.driver), precision)?);
+        Ok(Self { context, free_bytes: self.free_bytes })
     }
 
     fn encode_topk(

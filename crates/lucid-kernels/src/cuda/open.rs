@@ -7,6 +7,7 @@ use std::sync::{Arc, Once};
 use super::probe::probe;
 use super::{Cuda, Gpu};
 use crate::backend::Backend;
+use crate::device::Device;
 use crate::error::KernelError;
 
 /// The backend on device `ordinal`, or on the first that can be used. Every failure but a lack of memory, cudarc's panics

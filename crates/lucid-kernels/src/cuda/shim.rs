@@ -40,8 +40,28 @@ pub struct Shim {
     allocations: Mutex<HashMap<u64, Layout>>,
     allocations_left: AtomicI64,
     launches_left: AtomicI64,
-    free_bytes: Option<usize>,
     waits: AtomicU64,
+    /// Copies ahead that are not made yet.
+    ahead: Mutex<Vec<Ahead>>,
+    beside: AtomicU64,
+    copies: CopiesAhead,
+    locked_memory: bool,
+}
+
+/// When a copy ahead takes place. Results must not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopiesAhead {
+    /// At once, so that whoever copies over what is still in use is found out.
+    Early,
+    /// As late as may be, so that whoever does not wait for them, or changes what they read, is found out.
+    Late,
+}
+
+/// A copy to make: addresses of the device and of the host, and bytes.
+struct Ahead {
+    to: u64,
+    from: usize,
+    bytes: usize,
 }
 
 impl Shim {
@@ -54,15 +74,59 @@ impl Shim {
             allocations: Mutex::default(),
             allocations_left,
             launches_left,
-            free_bytes: None,
             waits: AtomicU64::new(0),
+            ahead: Mutex::default(),
+            beside: AtomicU64::new(0),
+            copies: CopiesAhead::Late,
+            locked_memory: true,
         }
     }
 
-    /// The same device, which says that `bytes` of its memory are free.
+    /// The same device on a system that grants no page-locked memory.
     #[must_use]
-    pub fn with_free_bytes(self, bytes: usize) -> Self {
-        Self { free_bytes: Some(bytes), ..self }
+    pub fn without_locked_memory(self) -> Self {
+        Self { locked_memory: false, ..self }
+    }
+
+    /// The same device with copies ahead at that time.
+    #[must_use]
+    pub fn with_copies_ahead(self, copies: CopiesAhead) -> Self {
+        Self { copies, ..self }
+    }
+
+    /// How many launches came while copies were under way.
+    pub fn launches_beside_copies(&self) -> u64 {
+        self.beside.load(Ordering::Relaxed)
+    }
+
+    /// Memory of `bytes`, of the device or locked.
+    fn memory(&self, bytes: usize) -> Result<u64, KernelError> {
+        let refused = KernelError::Memory { bytes };
+        let Ok(layout) = Layout::from_size_align(bytes, 256) else { return Err(refused) };
+        // SAFETY: callers ask for at least one byte.
+        let start = unsafe { alloc(layout) };
+        if start.is_null() {
+            return Err(refused);
+        }
+        // Contents are unspecified; NaN shows who reads them.
+        // SAFETY: the allocation has `bytes` bytes.
+        unsafe { start.write_bytes(0xFF, bytes) };
+        let address = start as u64;
+        self.allocations.lock().unwrap_or_else(PoisonError::into_inner).insert(address, layout);
+        Ok(address)
+    }
+
+    /// Whether an allocation was made to fail.
+    pub fn allocation_failed(&self) -> bool {
+        self.allocations_left.load(Ordering::Relaxed) < 0
+    }
+
+    /// Makes the copies that were begun.
+    fn make_copies(&self) {
+        for Ahead { to, from, bytes } in self.ahead.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // SAFETY: the promise of whoever began the copy.
+            unsafe { (to as *mut u8).copy_from_nonoverlapping(from as *const u8, bytes) };
+        }
     }
 
     /// How often the host has waited for the device.
@@ -97,29 +161,18 @@ impl Driver for Shim {
     }
 
     fn free_bytes(&self) -> Option<usize> {
-        self.free_bytes
+        None
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, KernelError> {
-        let refused = KernelError::Memory { bytes };
         if self.allocations_left.fetch_sub(1, Ordering::Relaxed) == 0 {
-            return Err(refused);
+            return Err(KernelError::Memory { bytes });
         }
-        let Ok(layout) = Layout::from_size_align(bytes, 256) else { return Err(refused) };
-        // SAFETY: callers ask for at least one byte.
-        let start = unsafe { alloc(layout) };
-        if start.is_null() {
-            return Err(refused);
-        }
-        // Contents are unspecified; NaN shows who reads them.
-        // SAFETY: the allocation has `bytes` bytes.
-        unsafe { start.write_bytes(0xFF, bytes) };
-        let address = start as u64;
-        self.allocations.lock().unwrap_or_else(PoisonError::into_inner).insert(address, layout);
-        Ok(address)
+        self.memory(bytes)
     }
 
     unsafe fn release(&self, address: u64) {
+        self.make_copies();
         let layout = self.allocations.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
         if let Some(layout) = layout {
             // SAFETY: `allocate` made it with this layout, and it is off the list now.
@@ -139,6 +192,34 @@ impl Driver for Shim {
         Ok(())
     }
 
+    fn allocate_host(&self, bytes: usize) -> Result<u64, KernelError> {
+        if self.locked_memory { self.memory(bytes) } else { Err(KernelError::Memory { bytes }) }
+    }
+
+    unsafe fn release_host(&self, address: u64) {
+        // SAFETY: the caller's promise.
+        unsafe { self.release(address) };
+    }
+
+    unsafe fn upload_ahead(&self, address: u64, data: *const [u8]) -> Result<(), KernelError> {
+        let ahead = Ahead { to: address, from: data.cast::<u8>() as usize, bytes: data.len() };
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).push(ahead);
+        if self.copies == CopiesAhead::Early {
+            self.make_copies();
+        }
+        Ok(())
+    }
+
+    fn catch_up(&self) -> Result<(), KernelError> {
+        self.make_copies();
+        Ok(())
+    }
+
+    fn finish_copies(&self) -> Result<(), KernelError> {
+        self.make_copies();
+        Ok(())
+    }
+
     unsafe fn download(&self, address: u64, out: &mut [u8]) -> Result<(), KernelError> {
         self.waits.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promise.
@@ -150,6 +231,9 @@ impl Driver for Shim {
         let failed = |reason: String| KernelError::Device { operation: kernel.into(), reason };
         if self.launches_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
             return Err(failed("the device is lost (injected)".into()));
+        }
+        if !self.ahead.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            self.beside.fetch_add(1, Ordering::Relaxed);
         }
         let name = CString::new(kernel).map_err(|error| failed(error.to_string()))?;
         let mut pointers: Vec<*mut c_void> = arguments.iter_mut().map(Argument::pointer).collect();

@@ -14,14 +14,19 @@ pub struct Launch {
 }
 
 /// An event that is given back.
-struct Event(CUevent);
+pub(super) struct Event(pub CUevent);
 
 impl Event {
     fn new() -> Result<Self, DriverError> {
         result::event::create(CUevent_flags::CU_EVENT_DEFAULT).map(Self)
     }
 
-    fn record(&self, stream: CUstream) -> Result<(), DriverError> {
+    /// An event for order alone.
+    pub fn untimed() -> Result<Self, DriverError> {
+        result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).map(Self)
+    }
+
+    pub fn record(&self, stream: CUstream) -> Result<(), DriverError> {
         // SAFETY: the event is live, and the stream is one of the current context.
         unsafe { result::event::record(self.0, stream) }
     }

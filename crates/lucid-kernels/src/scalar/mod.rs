@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 
 use crate::backend::{AdamW, Backend, Direction, Factor};
 use crate::codes::{Block, Codes, Dictionary};
+use crate::device::Device;
 use crate::error::KernelError;
 use crate::memory::host_memory;
 use crate::precision::Precision;
@@ -56,14 +57,16 @@ fn add_scaled<R: Real>(out: &mut [R], scale: R, values: &[R]) {
     }
 }
 
-impl<R: Real> Backend for Scalar<R> {
+impl<R: Real> Device for Scalar<R> {
     type Real = R;
     host_memory!();
 
     fn name(&self) -> &'static str {
         if size_of::<R>() == 8 { "scalar-f64" } else { "scalar-f32" }
     }
+}
 
+impl<R: Real> Backend for Scalar<R> {
     fn with_precision(&self, precision: Precision) -> Result<Self, KernelError> {
         Ok(Self { precision, real: PhantomData })
     }

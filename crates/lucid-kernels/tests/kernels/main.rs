@@ -11,6 +11,7 @@ mod decode;
 mod encode;
 mod guide;
 mod loss;
+mod memory;
 mod optimise;
 mod oracle;
 mod precision;

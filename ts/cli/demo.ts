@@ -12,18 +12,18 @@ import { type TrainOptions, train } from '../train.js'
 import { action } from './commands.js'
 import { addCommonOptions, toInteger } from './options.js'
 import { number, type Output, table } from './output.js'
-import { identityOf, scoreLines } from './scores.js'
+import { scoreLines } from './scores.js'
 import { follow } from './work.js'
 
 /** Sizes of the demo. */
-const FULL = { pairs: 1200, heldOut: 300, steps: 400 }
+const FULL = { pairs: 1200, heldOut: 300, steps: 500 }
 const QUICK = { pairs: 160, heldOut: 40, steps: 40 }
 
 /**
- * Where a word's state is still that word's: the last layers of this small text tower spread the gist over the caption's
- * filler words, and their latents then share it (docs/experiments.md).
+ * Both towers' last states: there a patch knows its object and a word its phrase, so that words tell apart what patches of one
+ * shape or colour do not share (docs/experiments.md, *Words that know their phrase*).
  */
-const LAYERS = ['vision.post_ln', 'text.block:0']
+const LAYERS = ['vision.post_ln', 'text.final_ln']
 
 /** The demo's model: small enough for a laptop; `default` with what docs/experiments.md found. */
 const CONFIG = {
@@ -32,16 +32,22 @@ const CONFIG = {
   dShared: 96,
   dPrivate: 320,
   kShared: 4,
-  kPrivate: 16,
+  kPrivate: 32,
   beta: 0.05,
   gamma: 1,
   epsilon: 0.03,
   batchPairs: 32,
-  lr: 2e-3,
+  lr: 4e-3,
 } as const satisfies Partial<TrainOptions>
 
 /** Of all peak scores, this share is not a hit: scenes show about a quarter of the concepts of the library, not one in twenty. */
 const QUANTILE = 0.7
+
+/**
+ * Concepts of one latent are of one meaning from this cosine on. The paper's 0.78 is made for SigLIP's sentences; between single words of this
+ * backbone's text tower synonyms have 0.58 to 0.89, and 0.78 refuses half of the latents of "red, crimson" as impure (docs/experiments.md).
+ */
+const CLUSTER_COSINE = 0.6
 
 /** What separate autoencoders are: the same start, no term that ties the modalities. */
 const SEPARATE = { beta: 0, gamma: 0, wOt: 0 } as const
@@ -49,9 +55,6 @@ const SEPARATE = { beta: 0, gamma: 0, wOt: 0 } as const
 /** What a reader has to know before the numbers. */
 const NOTE =
   'The pictures, the captions and the backbone are generated: small, synthetic, and made for this demo. The numbers are not comparable with the paper.'
-
-/** Kinds of words in which the embedded backbone passes its own examination (docs/mini-backbone.md). */
-const KNOWN = ['background', 'color', 'shape'] as const
 
 /** Latents the report opens on. */
 const SHOWN = 16
@@ -148,6 +151,7 @@ async function demo(out: string, seed: number, size: typeof FULL, output: Output
         activations: store,
         concepts: 'default',
         quantile: QUANTILE,
+        clusterCosine: CLUSTER_COSINE,
         out: at('atlas'),
       }),
       output,
@@ -240,9 +244,9 @@ function goals(evaluation: Evaluation, baseline: Evaluation, labels: LabelScore)
   const add = (name: string, value: number | undefined, goal: string, met: boolean): void => {
     rows.push([name, number(value), goal, met ? 'met' : 'not met'])
   }
-  const [known, concepts] = identityOf(truth, KNOWN)
-  const [separate] = identityOf(baseline.truth, KNOWN)
-  add(`identity rate, ${concepts} concepts the backbone tells apart`, known, '≥ 0.7', known >= 0.7)
+  // Of all concepts: the embedded backbone passes its examination in every kind (docs/mini-backbone.md).
+  const [identity, separate] = [truth?.identityRate ?? 0, baseline.truth?.identityRate ?? 0]
+  add(`identity rate, ${truth?.concepts.length ?? 0} concepts`, identity, '≥ 0.7', identity >= 0.7)
   add('  separate autoencoders from the same start', separate, '≤ 0.4', separate <= 0.4)
   for (const kind of Object.keys(truth?.kinds ?? {}).filter((name) => name !== 'background')) {
     const times = focus(evaluation, kind)

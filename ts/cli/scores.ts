@@ -1,18 +1,6 @@
-import type { Evaluation, TruthRecovery } from '../evaluation.js'
+import type { Evaluation } from '../evaluation.js'
 import { bestOf } from '../report/numbers.js'
 import { number, table } from './output.js'
-
-/** Share of the concepts of some kinds whose best latent is the same in both modalities, and how many they are. */
-export function identityOf(truth: TruthRecovery | undefined, kinds: readonly string[]): [number, number] {
-  let same = 0
-  let all = 0
-  for (const kind of kinds) {
-    const { identityRate = 0, concepts = 0 } = truth?.kinds?.[kind] ?? {}
-    same += identityRate * concepts
-    all += concepts
-  }
-  return [all > 0 ? same / all : 0, all]
-}
 
 /** The main numbers beside their controls, as lines of a table. `baseline` is that of separate autoencoders. */
 export function scoreLines(evaluation: Evaluation, baseline?: Evaluation): string[] {

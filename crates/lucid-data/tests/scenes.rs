@@ -220,9 +220,10 @@ fn false_captions_are_false_and_keep_to_the_split() {
     for crowd in [Crowd::Any, Crowd::Pair, Crowd::Group] {
         for i in 0..300 {
             let s = scene_with(22, i, &SceneOptions { crowd, ..SceneOptions::default() });
-            let captions = false_captions(&s, 3, None, &mut Stream::new(1, i, 0));
+            let wanted = Falsehoods { count: 3, misplaced: i % 2 == 1, ..Falsehoods::default() };
+            let captions = false_captions(&s, &wanted, &mut Stream::new(1, i, 0));
             assert_eq!(captions.len(), 3, "{}", s.caption);
-            assert_eq!(captions, false_captions(&s, 3, None, &mut Stream::new(1, i, 0)));
+            assert_eq!(captions, false_captions(&s, &wanted, &mut Stream::new(1, i, 0)));
             for caption in captions {
                 let (old, new): (Vec<_>, Vec<_>) = (s.caption.split(' ').collect(), caption.split(' ').collect());
                 assert_eq!(old.len(), new.len());
@@ -264,8 +265,46 @@ fn false_captions_are_false_and_keep_to_the_split() {
         .find(|s| s.truth.relation.is_some() && swap_word(s, ConceptKind::Relation).is_some())
         .unwrap();
     for i in 0..20 {
-        let first = &false_captions(&s, 2, Some(ConceptKind::Relation), &mut Stream::new(2, i, 0))[0];
+        let wanted = Falsehoods { count: 2, first: Some(ConceptKind::Relation), ..Falsehoods::default() };
+        let first = &false_captions(&s, &wanted, &mut Stream::new(2, i, 0))[0];
         let at = s.truth.relation.unwrap().word;
         assert_ne!(first.split(' ').nth(at), s.caption.split(' ').nth(at), "{first}");
     }
+}
+
+/// With one word false in a phrase, the word is one of another object's, wherever such a word makes the phrase false.
+#[test]
+fn misplaced_words_are_those_of_other_objects() {
+    let named = |word: &str| *all_concepts().iter().find(|c| c.words.contains(&word)).unwrap();
+    let (mut misplaced, mut none) = (0, 0);
+    for i in 0..300 {
+        let s = scene_with(23, i, &SceneOptions::default());
+        let wanted = Falsehoods { count: 6, first: Some(ConceptKind::Size), misplaced: true };
+        for caption in false_captions(&s, &wanted, &mut Stream::new(3, i, 0)) {
+            let (old, new): (Vec<_>, Vec<_>) = (s.caption.split(' ').collect(), caption.split(' ').collect());
+            let changed: Vec<usize> = (0..old.len()).filter(|&at| old[at] != new[at]).collect();
+            let [at] = changed.as_slice() else { continue };
+            let now = named(new[*at]);
+            let Some(attribute) = ATTRIBUTES.iter().position(|&kind| kind == now.kind) else { continue };
+            if s.truth.holds(now) {
+                misplaced += 1;
+                continue;
+            }
+            none += 1;
+            // No word of another object would have made any phrase false.
+            for mention in &s.truth.mentions {
+                let stated = s.truth.stated(mention);
+                for object in &s.truth.objects {
+                    let value = object.value(now.kind).unwrap();
+                    let mut with = stated;
+                    with[attribute] = Some(value);
+                    let [shape, color, ..] = with;
+                    let held = shape.zip(color).is_some_and(|(s, c)| is_held_out(Shape::ALL[s], Color::ALL[c]));
+                    let changes = stated[attribute].is_some_and(|was| was != value);
+                    assert!(!changes || held || !s.truth.satisfying(&with).is_empty(), "{} | {caption}", s.caption);
+                }
+            }
+        }
+    }
+    assert!(misplaced > 300 && none > 100, "{misplaced} {none}");
 }

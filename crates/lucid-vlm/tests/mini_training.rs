@@ -4,7 +4,7 @@
 use lucid_data::scenes::{Canvas, Kind, Level, SceneOptions, Split, Wording, scene, scene_with};
 use lucid_vlm::Backbone;
 use lucid_vlm::examination::Examinee;
-use lucid_vlm::mini_training::recipe::{Part, Recipe, Stage, mini};
+use lucid_vlm::mini_training::recipe::{Cycle, Part, Recipe, Stage, mini};
 use lucid_vlm::mini_training::run::{RunOptions, train};
 use lucid_vlm::mini_training::{export, trainee::Trainee};
 
@@ -22,7 +22,7 @@ fn toy(steps: [u64; 2]) -> Recipe {
         wording: Wording::Full,
         ..SceneOptions::default()
     };
-    let part = |scenes, patches| Part { scenes, count: 16, patches, false_first: None };
+    let part = |scenes, patches| Part { scenes, count: 16, patches, false_first: None, misplaced: false };
     recipe.stages = vec![
         Stage { name: "single".into(), steps: steps[0], rank_weight: 1.0, parts: vec![part(single, 49)] },
         Stage {
@@ -32,7 +32,7 @@ fn toy(steps: [u64; 2]) -> Recipe {
             parts: vec![part(single, 49), part(SceneOptions::default(), 40)],
         },
     ];
-    (recipe.warmup, recipe.decay) = (2, 3);
+    (recipe.warmup, recipe.cycles) = (2, vec![Cycle { steps: steps[0] + steps[1], peak: 2e-3, decay: 3 }]);
     recipe
 }
 

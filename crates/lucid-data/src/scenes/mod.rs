@@ -26,7 +26,7 @@ pub use edit::{EDITABLE, Edit, edited};
 pub use grammar::MAX_WORDS;
 pub use layout::is_held_out;
 pub use random::Stream;
-pub use swap::{Swap, false_captions, swap_word};
+pub use swap::{Falsehoods, Swap, false_captions, swap_word};
 pub use truth::{ATTRIBUTES, Mention, ObjectTruth, PATCH, RelationTruth, SceneTruth, WordTruth};
 
 use serde::{Deserialize, Serialize};

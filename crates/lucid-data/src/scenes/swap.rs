@@ -1,7 +1,7 @@
 //! Hard negatives: captions that a word or two make false.
 
 use super::Scene;
-use super::concepts::{Color, ConceptKind, Relation, Shape, values_of, words_for};
+use super::concepts::{Color, ConceptKind, Relation, Shape, concept_of, values_of, words_for};
 use super::layout::is_held_out;
 use super::random::Stream;
 use super::truth::{ATTRIBUTES, Mention, SceneTruth};
@@ -158,26 +158,49 @@ fn names_held_out(truth: &SceneTruth, edit: &[Replacement]) -> bool {
     })
 }
 
-/// `count` false captions to train on, each of a kind drawn anew while there are kinds: one word replaced as by
+/// Which false captions are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Falsehoods {
+    /// How many.
+    pub count: usize,
+    /// The kind whose false captions, where there are any, come before the others.
+    pub first: Option<ConceptKind>,
+    /// A replaced attribute becomes one of another object of the picture, where that is false too: what
+    /// [`crate::scenes::false_captions`] asks by an exchange, with one word.
+    pub misplaced: bool,
+}
+
+/// False captions to train on, each of a kind drawn anew while there are kinds: one word replaced as by
 /// [`swap_word`], or the words of one kind exchanged between two phrases, so that only knowing what belongs to what tells
-/// that the caption is false. Those of the kind `first`, where there are any, come before the others.
+/// that the caption is false.
 /// None names a held-out combination, true or not, so that the split stays one.
-/// Fewer than `count` kinds are used again; empty when the caption says nothing that could be false.
-pub fn false_captions(scene: &Scene, count: usize, first: Option<ConceptKind>, stream: &mut Stream) -> Vec<String> {
+/// Where there are fewer kinds than are asked for they are used again; empty when the caption says nothing that could be false.
+pub fn false_captions(scene: &Scene, wanted: &Falsehoods, stream: &mut Stream) -> Vec<String> {
     let truth = &scene.truth;
     let replaced = |k| (k, replacements(truth, k).into_iter().map(|r| vec![r]).collect());
     let exchanged = |k| (k, exchanges(truth, k).into_iter().map(Vec::from).collect());
     let kinds = ConceptKind::ALL.into_iter().map(replaced).chain(ATTRIBUTES.into_iter().map(exchanged));
     let mut kinds: Vec<(ConceptKind, Vec<Vec<Replacement>>)> = kinds.collect();
     kinds.iter_mut().for_each(|(_, edits)| edits.retain(|e| !names_held_out(truth, e)));
+    if wanted.misplaced {
+        kinds.iter_mut().for_each(|(kind, edits)| keep_misplaced(truth, *kind, edits));
+    }
     kinds.retain(|(_, edits)| !edits.is_empty());
     stream.shuffle(&mut kinds);
-    kinds.sort_by_key(|(kind, _)| Some(*kind) != first);
-    let drawn = kinds.iter().cycle().take(if kinds.is_empty() { 0 } else { count });
+    kinds.sort_by_key(|(kind, _)| Some(*kind) != wanted.first);
+    let drawn = kinds.iter().cycle().take(if kinds.is_empty() { 0 } else { wanted.count });
     drawn
         .map(|(_, edits)| {
             let edit: &Vec<Replacement> = stream.pick(edits);
             rewrite(scene, edit, stream)
         })
         .collect()
+}
+
+/// Of edits of one attribute those whose new words are true of some object, where there are any; others as they are.
+fn keep_misplaced(truth: &SceneTruth, kind: ConceptKind, edits: &mut Vec<Vec<Replacement>>) {
+    let of_another = |edit: &Vec<Replacement>| edit.iter().all(|r| truth.holds(concept_of(kind, r.value)));
+    if ATTRIBUTES.contains(&kind) && edits.iter().any(of_another) {
+        edits.retain(of_another);
+    }
 }

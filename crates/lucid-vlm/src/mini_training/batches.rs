@@ -3,7 +3,7 @@
 use crate::mini_training::recipe::Part;
 use crate::mini_training::tokens::caption_ids;
 use candle_core::{Device, Result, Tensor};
-use lucid_data::scenes::{PATCH, Scene, Stream, false_captions, scene_with};
+use lucid_data::scenes::{Falsehoods, PATCH, Scene, Stream, false_captions, scene_with};
 
 /// Pictures of one kind with their captions.
 pub struct Batch {
@@ -62,7 +62,8 @@ pub fn draw(part: &Part, negatives: usize, seed: u64, first: u64, count: usize, 
         positions.extend(chosen.iter().map(|&p| ((top + p / grid) * GRID + left + p % grid) as u32));
         unfold(&scene, &chosen, &mut values);
         ids.extend(caption_ids(&scene.caption, text_length));
-        let mut wrong = false_captions(&scene, negatives, part.false_first, &mut Stream::new(seed, index, 0xfa15e));
+        let wanted = Falsehoods { count: negatives, first: part.false_first, misplaced: part.misplaced };
+        let mut wrong = false_captions(&scene, &wanted, &mut Stream::new(seed, index, 0xfa15e));
         // Where nothing can be false, the caption itself takes the place: it ranks with itself and moves nothing.
         wrong.resize(negatives, scene.caption);
         wrong.iter().for_each(|caption| wrong_ids.extend(caption_ids(caption, text_length)));
@@ -103,7 +104,8 @@ mod tests {
 
     #[test]
     fn whole_pictures_are_unfolded_as_the_model_does() {
-        let part = Part { scenes: SceneOptions::default(), count: 2, patches: 196, false_first: None };
+        let part =
+            Part { scenes: SceneOptions::default(), count: 2, patches: 196, false_first: None, misplaced: false };
         let batch = draw(&part, 0, 5, 3, 2, 24).unwrap();
         assert!(batch.positions.is_none());
         let scene = scene_with(5, 4, &part.scenes);
@@ -118,7 +120,8 @@ mod tests {
 
     #[test]
     fn dropped_patches_keep_their_positions() {
-        let full = Part { scenes: SceneOptions::default(), count: 1, patches: 196, false_first: None };
+        let full =
+            Part { scenes: SceneOptions::default(), count: 1, patches: 196, false_first: None, misplaced: false };
         let some = Part { patches: 50, ..full.clone() };
         let (all, few) = (draw(&full, 0, 5, 0, 1, 24).unwrap(), draw(&some, 2, 5, 0, 1, 24).unwrap());
         let at: Vec<u32> = few.positions.unwrap().flatten_all().unwrap().to_vec1().unwrap();

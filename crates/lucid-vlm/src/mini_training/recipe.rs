@@ -18,6 +18,10 @@ pub struct Part {
     /// The kind of word that their false captions change first.
     #[serde(default)]
     pub false_first: Option<ConceptKind>,
+    /// A word of their false captions that is replaced becomes one of another object, where there is one
+    /// ([`lucid_data::scenes::Falsehoods`]).
+    #[serde(default)]
+    pub misplaced: bool,
 }
 
 /// A stretch of training on one mixture of pictures.
@@ -33,6 +37,17 @@ pub struct Stage {
     pub rank_weight: f64,
 }
 
+/// A stretch of the learning rate: a warm-up, the peak, and half a cosine down to a hundredth of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cycle {
+    /// Number of steps.
+    pub steps: u64,
+    /// Learning rate between warm-up and fall.
+    pub peak: f64,
+    /// Last steps, over which the rate falls.
+    pub decay: u64,
+}
+
 /// Everything that decides the trained weights, apart from the instruction set that computes them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
@@ -40,12 +55,10 @@ pub struct Recipe {
     pub config: ModelConfig,
     /// Seed of the initial parameters, of the scenes and of the patches seen.
     pub seed: u64,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Steps of linear warm-up.
+    /// Steps of linear warm-up at the start of each cycle.
     pub warmup: u64,
-    /// Last steps over which the learning rate falls along half a cosine to a hundredth; it is constant before.
-    pub decay: u64,
+    /// The learning rate, cycle after cycle: warm restarts (Loshchilov and Hutter 2017). Steps after the last are at its end.
+    pub cycles: Vec<Cycle>,
     /// Decoupled weight decay on matrices.
     pub weight_decay: f64,
     /// Matrices of the blocks move by orthogonalised momentum (Muon) rather than AdamW.
@@ -88,15 +101,29 @@ impl Recipe {
     }
 
     /// Learning rate of step `step`.
-    pub fn rate(&self, step: u64) -> f64 {
-        let left = self.steps().saturating_sub(step);
-        let warm = ((step + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
+    pub fn rate(&self, mut step: u64) -> f64 {
+        let last = self.cycles.len().saturating_sub(1);
+        for cycle in &self.cycles[..last] {
+            if step < cycle.steps {
+                return cycle.rate(step, self.warmup);
+            }
+            step -= cycle.steps;
+        }
+        self.cycles.get(last).map_or(0.0, |cycle| cycle.rate(step, self.warmup))
+    }
+}
+
+impl Cycle {
+    /// Learning rate of the cycle's step `step`.
+    fn rate(&self, step: u64, warmup: u64) -> f64 {
+        let left = self.steps.saturating_sub(step);
+        let warm = ((step + 1) as f64 / warmup.max(1) as f64).min(1.0);
         let fall = if left >= self.decay {
             1.0
         } else {
             0.01 + 0.99 * 0.5 * (1.0 - (std::f64::consts::PI * left as f64 / self.decay as f64).cos())
         };
-        self.learning_rate * warm * fall
+        self.peak * warm * fall
     }
 }
 
@@ -104,7 +131,7 @@ impl Recipe {
 fn singles(level: Level, count: usize) -> Part {
     let scenes =
         SceneOptions { family: 8, canvas: Canvas::Single, level, wording: Wording::Full, ..SceneOptions::default() };
-    Part { scenes, count, patches: 49, false_first: None }
+    Part { scenes, count, patches: 49, false_first: None, misplaced: false }
 }
 
 /// Scenes of a crowd, `patches` of the 196 patches of each.
@@ -114,12 +141,17 @@ fn scenes(crowd: Crowd, level: Level, count: usize, patches: usize) -> Part {
         count,
         patches,
         false_first: None,
+        misplaced: false,
     }
 }
 
 impl Part {
     fn falsified(self, first: ConceptKind) -> Self {
         Self { false_first: Some(first), ..self }
+    }
+
+    fn misplaced(self) -> Self {
+        Self { misplaced: true, ..self }
     }
 }
 
@@ -170,6 +202,15 @@ pub fn mini() -> Recipe {
         parts.insert(1, scenes(Crowd::Pair, Easy, 16, 98).falsified(Relation));
         parts
     };
+    let words_of_others = || {
+        vec![
+            singles(Full, 16).falsified(Size),
+            scenes(Crowd::Pair, Full, 16, 196).falsified(Relation),
+            scenes(Crowd::Group, Full, 16, 196).falsified(Count),
+            scenes(Crowd::Any, Full, 32, 196).falsified(Size).misplaced(),
+            any(196, Pattern).misplaced(),
+        ]
+    };
     let and = |mut parts: Vec<Part>, more| {
         parts.push(more);
         parts
@@ -178,9 +219,8 @@ pub fn mini() -> Recipe {
     Recipe {
         config: mini_config(),
         seed: 1,
-        learning_rate: 2e-3,
         warmup: 100,
-        decay: 5300,
+        cycles: vec![Cycle { steps: 6600, peak: 2e-3, decay: 5300 }, Cycle { steps: 2400, peak: 8e-4, decay: 2300 }],
         weight_decay: 0.02,
         muon: true,
         clip: 1.0,
@@ -196,6 +236,33 @@ pub fn mini() -> Recipe {
             stage("pairs, groups and scenes, half the patches", 500, 1.0, with_easy_pairs()),
             stage("false captions weigh four times", 2900, 4.0, and(with_easy_pairs(), any(98, Pattern))),
             stage("whole scenes", 2800, 4.0, and(related_and_counted(196), any(196, Pattern))),
+            stage("words of other objects", 2400, 8.0, words_of_others()),
         ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_warms_up_stays_and_falls_in_every_cycle() {
+        let cycles = vec![Cycle { steps: 10, peak: 2.0, decay: 4 }, Cycle { steps: 6, peak: 1.0, decay: 2 }];
+        let recipe = Recipe { warmup: 2, cycles, ..mini() };
+        let rates: Vec<f64> = (0..18).map(|step| recipe.rate(step)).collect();
+        // Left of the fall: 4, 3, 2, 1 quarters of half a cosine, from the peak towards a hundredth of it.
+        let half = |share: f64| 0.01 + 0.99 * 0.5 * (1.0 - (std::f64::consts::PI * share).cos());
+        let first = [1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0 * half(0.75), 2.0 * half(0.5), 2.0 * half(0.25)];
+        let second = [0.5, 1.0, 1.0, 1.0, 1.0, half(0.5)];
+        assert_eq!(rates[..10], first);
+        assert_eq!(rates[10..16], second);
+        // Past the end: where the fall ends.
+        assert_eq!(rates[16..], [half(0.0); 2]);
+    }
+
+    #[test]
+    fn the_cycles_of_the_recipe_are_as_long_as_its_stages() {
+        let recipe = mini();
+        assert_eq!(recipe.cycles.iter().map(|cycle| cycle.steps).sum::<u64>(), recipe.steps());
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use lucid_kernels::{
-    Backend, CodeShape, Codes, DeadCounters, DeadLists, KernelError, Pairs, Ragged, Scalar, Selection, UNUSED,
+    CodeShape, Codes, DeadCounters, DeadLists, Device, KernelError, Pairs, Ragged, Scalar, Selection, UNUSED,
 };
 
 const BACKEND: Scalar<f32> = Scalar::new();

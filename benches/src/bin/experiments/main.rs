@@ -1,7 +1,7 @@
 //! The experiments of docs/experiments.md: every variant of a question, trained and measured on several seeds, as a table.
 //!
 //! `experiments [QUESTION …] [--seeds 0,1,2] [--data scenes|synth] [--cache DIR] [--backbone mini] [--layers V,T]
-//! [--pairs N] [--held-out N] [--preset NAME] [--base JSON] [--variant NAME=JSON …]`: questions stand in `questions.json`;
+//! [--pairs N] [--held-out N] [--preset NAME] [--base JSON] [--quantile Q] [--cluster-cosine C] [--variant NAME=JSON …]`: questions stand in `questions.json`;
 //! `--variant` asks one of your own. Runs that the cache holds are not repeated.
 #![allow(missing_docs)]
 
@@ -16,8 +16,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use data::{Data, Result, ScenesOptions};
+use lucid_interpret::InterpretOptions;
 use lucid_sae::Preset;
-use measure::{Numbers, measure};
+use measure::{Labels, Numbers, measure};
 use serde_json::{Map, Value, json};
 
 /// What the tables show unless asked otherwise: `mass` is plan mass over that of the uniform plan, `gap` cross R² above that of
@@ -56,7 +57,7 @@ struct Options {
     variants: Vec<(String, Value)>,
     /// In place of a question's own and the usual ones.
     columns: Option<Vec<String>>,
-    quantile: f64,
+    labels: Labels,
     /// Runs at a time.
     jobs: usize,
 }
@@ -81,7 +82,7 @@ fn parse() -> Result<Options> {
         }),
         variants: Vec::new(),
         columns: None,
-        quantile: 0.7,
+        labels: Labels { quantile: 0.7, cluster_cosine: InterpretOptions::default().cluster_cosine },
         jobs: 2,
     };
     let mut args = std::env::args().skip(1);
@@ -98,7 +99,8 @@ fn parse() -> Result<Options> {
             "--no-eos" => options.scenes.keep_eos = false,
             "--preset" => options.preset = Preset::parse(&value()?)?,
             "--base" => options.base = merged(&options.base, &serde_json::from_str(&value()?)?),
-            "--quantile" => options.quantile = value()?.parse()?,
+            "--quantile" => options.labels.quantile = value()?.parse()?,
+            "--cluster-cosine" => options.labels.cluster_cosine = value()?.parse()?,
             "--jobs" => options.jobs = value()?.parse()?,
             "--columns" => options.columns = Some(value()?.split(',').map(Into::into).collect()),
             "--variant" => {
@@ -193,7 +195,7 @@ fn main() -> Result<()> {
             for (at, &seed) in options.seeds.iter().enumerate() {
                 let config = merged(&options.base, over);
                 let stores = [data[at].train.fingerprint(), data[at].held_out.fingerprint()];
-                let key = json!([stores, options.preset.name(), config, seed, options.quantile]);
+                let key = json!([stores, options.preset.name(), config, seed, options.labels]);
                 work.push((label.clone(), at, seed, config, key));
             }
         }
@@ -208,7 +210,7 @@ fn main() -> Result<()> {
                         let Some((_, at, seed, config, key)) = work.get(index) else { break };
                         let result = match known.get(&key.to_string()) {
                             Some(numbers) => Ok(numbers.clone()),
-                            None => measure(&data[*at], options.preset, config, *seed, options.quantile)
+                            None => measure(&data[*at], options.preset, config, *seed, options.labels)
                                 .and_then(|numbers| keep(&file, key, numbers)),
                         };
                         done.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));

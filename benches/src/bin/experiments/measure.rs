@@ -19,11 +19,20 @@ use crate::discovery::discovery;
 /// Numbers by name, in the order of the table.
 pub type Numbers = BTreeMap<String, f64>;
 
+/// What decides the names of latents.
+#[derive(Clone, Copy, serde::Serialize)]
+pub struct Labels {
+    /// Share of all peak scores that are no hit.
+    pub quantile: f64,
+    /// Cosine of text embeddings within a cluster of concepts.
+    pub cluster_cosine: f64,
+}
+
 /// Trains one configuration on `data` and measures it on the held-out pairs.
 ///
 /// `overrides` are config fields; `phases`, a list of further overrides, trains them in turn, each from where the one before
 /// stopped, and `"match": true` in a phase gives its vision latents the places of the text latents they occur with.
-pub fn measure(data: &Data, preset: Preset, overrides: &Value, seed: u64, quantile: f64) -> Result<Numbers> {
+pub fn measure(data: &Data, preset: Preset, overrides: &Value, seed: u64, labels: Labels) -> Result<Numbers> {
     let started = Instant::now();
     let mut base = overrides.clone();
     let phases = base.as_object_mut().and_then(|fields| fields.remove("phases"));
@@ -65,7 +74,8 @@ pub fn measure(data: &Data, preset: Preset, overrides: &Value, seed: u64, quanti
         }
     }
     numbers.insert("seconds".into(), seconds);
-    let options = InterpretOptions { quantile, ..InterpretOptions::default() };
+    let Labels { quantile, cluster_cosine } = labels;
+    let options = InterpretOptions { quantile, cluster_cosine, ..InterpretOptions::default() };
     let atlas = interpret(&model, &*data.train, &data.library, &options, &Silent)?;
     let labels = atlas.index.latents.iter().filter_map(|l| Some((l.latent, l.label.as_deref()?)));
     if let Some(truth) = &evaluation.truth {

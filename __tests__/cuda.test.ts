@@ -95,7 +95,7 @@ async function act(
 }
 
 /** What the fake saw. */
-function log(): { initialised: number; modules: number; launches: number } {
+function log(): Record<'initialised' | 'modules' | 'launches' | 'locked' | 'freed' | 'late' | 'torn', number> {
   return JSON.parse(readFileSync(join(work, 'log.json'), 'utf8')) as ReturnType<typeof log>
 }
 
@@ -239,6 +239,7 @@ suite(`a device that cannot be used${skipped}`, () => {
     ['context', { FAKE_RETAIN: 2 }, 'CUDA_ERROR_OUT_OF_MEMORY'],
     ['thread', { FAKE_CURRENT: 201 }, 'CUDA_ERROR_INVALID_CONTEXT'],
     ['stream', { FAKE_STREAM: 46 }, 'cuStreamCreate'],
+    ['event', { FAKE_EVENT: 46 }, 'cuStreamCreate'],
     ['kernels', { FAKE_MODULE: 209 }, 'the driver does not take the kernels'],
     ['function', { FAKE_FUNCTION: 500 }, 'the driver does not take the kernels'],
     ['shared memory', { FAKE_FUNCTION_ATTRIBUTE: 1 }, 'the driver does not take the kernels'],
@@ -266,6 +267,26 @@ suite(`a device that can be used${skipped}`, () => {
 
   test('also from a device without memory pools', async () => {
     expect((await act('fake', { FAKE_POOLS: 0 })).named).toMatchObject({ steps: 2 })
+  })
+
+  test('pairs that do not fit are copied from page-locked memory, which is given back once it is read', async () => {
+    expect((await act('fake', { FAKE_AVAILABLE: 1000 })).named).toMatchObject({ steps: 2 })
+    const { locked, freed, late, torn } = log()
+    // Patches and words of each step at least; nothing was freed on either side of a copy under way.
+    expect(locked).toBeGreaterThanOrEqual(2)
+    expect(late).toBeGreaterThanOrEqual(4)
+    expect({ freed, torn }).toEqual({ freed: locked, torn: 0 })
+  })
+
+  test('and from ordinary memory where the system grants no other', async () => {
+    expect((await act('fake', { FAKE_AVAILABLE: 1000, FAKE_HOST_ALLOC: 2 })).named).toMatchObject({ steps: 2 })
+    expect(log()).toMatchObject({ locked: 0, late: 0 })
+  })
+
+  test('a wait for copies that fails is a typed error', async () => {
+    const outcome = await act('fake', { FAKE_AVAILABLE: 1000, FAKE_WAIT: 999 })
+    expect(refusal(outcome)).toMatchObject({ code: 'E_DEVICE' })
+    expect(refusal(outcome).message).toContain('cuMemcpyHtoDAsync')
   })
 
   test("'auto' does not take it, and says so", async () => {

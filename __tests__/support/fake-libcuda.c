@@ -1,7 +1,9 @@
 // A libcuda without a GPU, for tests: device memory is host memory, kernels do nothing but for `difference` (its arguments
-// are those of loss.cu), and environment variables say what fails. With STUB every function answers as the toolkit's stub
+// are those of loss.cu), copies from page-locked memory take place when somebody waits for their stream, and environment
+// variables say what fails. With STUB every function answers as the toolkit's stub
 // does; with HOLLOW there is none.
 #ifndef HOLLOW
+#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,14 +20,15 @@ static long setting(const char *name, long otherwise) {
   return text ? atol(text) : otherwise;
 }
 
-static long modules, launches, allocations, initialised;
+static long modules, launches, allocations, initialised, locked, freed, late, torn;
 
 // Says that a call has reached the driver before the process ends.
 __attribute__((destructor)) static void report(void) {
   const char *path = getenv("FAKE_LOG");
   FILE *file = path ? fopen(path, "w") : NULL;
   if (!file) return;
-  fprintf(file, "{\"initialised\":%ld,\"modules\":%ld,\"launches\":%ld}", initialised, modules, launches);
+  fprintf(file, "{\"initialised\":%ld,\"modules\":%ld,\"launches\":%ld,", initialised, modules, launches);
+  fprintf(file, "\"locked\":%ld,\"freed\":%ld,\"late\":%ld,\"torn\":%ld}", locked, freed, late, torn);
   fclose(file);
 }
 
@@ -77,7 +80,7 @@ int cuGetErrorString(int code, const char **text) {
   return 0;
 }
 
-static char a_context, a_stream, a_module, any_kernel, difference;
+static char a_context, streams[64], a_module, any_kernel, difference;
 static __thread void *current;
 
 int cuDevicePrimaryCtxRetain(void **context, int device) {
@@ -90,12 +93,85 @@ int cuCtxGetCurrent(void **context) { *context = current; return SETTING("FAKE_C
 int cuCtxSetCurrent(void *context) { current = context; return SETTING("FAKE_CURRENT", 0); }
 int cuCtxSynchronize(void) { return SETTING("FAKE_SYNCHRONISE", 0); }
 int cuStreamCreate(void **stream, unsigned flags) {
+  static int made;
   (void)flags;
-  *stream = &a_stream;
+  *stream = &streams[made++ % 64];
   return SETTING("FAKE_STREAM", 0);
 }
 int cuStreamDestroy_v2(void *stream) { (void)stream; return SETTING("FAKE_STREAM", 0); }
-int cuStreamSynchronize(void *stream) { (void)stream; return SETTING("FAKE_SYNCHRONISE", 0); }
+
+// Page-locked memory, and copies from it that nobody has waited for. More of either than fits here is not kept apart.
+#define MOST 256
+static struct { char *start; size_t bytes; } pinned[MOST];
+static struct { char *to; const char *from; size_t bytes; void *stream; } waiting[MOST];
+static int waits;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void copy_all(void *stream) {
+  int kept = 0;
+  pthread_mutex_lock(&lock);
+  for (int i = 0; i < waits; i++) {
+    if (waiting[i].stream == stream) memcpy(waiting[i].to, waiting[i].from, waiting[i].bytes);
+    else waiting[kept++] = waiting[i];
+  }
+  waits = kept;
+  pthread_mutex_unlock(&lock);
+}
+static int is_pinned(const char *data) {
+  for (int i = 0; i < MOST; i++)
+    if (pinned[i].start && data >= pinned[i].start && data < pinned[i].start + pinned[i].bytes) return 1;
+  return 0;
+}
+// Whether a copy that nobody has waited for reads or writes this memory.
+static int in_use(const char *start, size_t bytes) {
+  for (int i = 0; i < waits; i++)
+    if ((waiting[i].from >= start && waiting[i].from < start + bytes) || waiting[i].to == start) return 1;
+  return 0;
+}
+int cuStreamSynchronize(void *stream) {
+  copy_all(stream);
+  return SETTING("FAKE_SYNCHRONISE", 0);
+}
+int cuMemHostAlloc(void **start, size_t bytes, unsigned flags) {
+  (void)flags;
+  if (setting("FAKE_HOST_ALLOC", 0)) return setting("FAKE_HOST_ALLOC", 0);
+  *start = malloc(bytes);
+  pthread_mutex_lock(&lock);
+  for (int i = 0; i < MOST; i++)
+    if (!pinned[i].start) { pinned[i].start = *start; pinned[i].bytes = bytes; break; }
+  locked += 1;
+  pthread_mutex_unlock(&lock);
+  return 0;
+}
+int cuMemFreeHost(void *start) {
+  pthread_mutex_lock(&lock);
+  for (int i = 0; i < MOST; i++)
+    if (pinned[i].start == start) { torn += in_use(start, pinned[i].bytes); pinned[i].start = NULL; break; }
+  freed += 1;
+  pthread_mutex_unlock(&lock);
+  free(start);
+  return 0;
+}
+
+// An event is where it was last recorded.
+int cuEventCreate(void ***event, unsigned flags) {
+  (void)flags;
+  *event = calloc(1, sizeof **event);
+  return SETTING("FAKE_EVENT", 0);
+}
+int cuEventDestroy_v2(void **event) {
+  free(event);
+  return 0;
+}
+int cuEventRecord(void **event, void *stream) {
+  *event = stream;
+  return SETTING("FAKE_WAIT", 0);
+}
+int cuStreamWaitEvent(void *stream, void **event, unsigned flags) {
+  (void)flags;
+  if (*event != stream) copy_all(*event);
+  return SETTING("FAKE_WAIT", 0);
+}
 
 int cuModuleLoadData(void **module, const void *image) {
   unsigned magic;
@@ -132,12 +208,16 @@ int cuMemAllocAsync(unsigned long long *address, size_t bytes, void *stream) {
   return cuMemAlloc_v2(address, bytes);
 }
 int cuMemFree_v2(unsigned long long address) {
+  pthread_mutex_lock(&lock);
+  torn += in_use((char *)(size_t)address, 1);
+  pthread_mutex_unlock(&lock);
   free((void *)(size_t)address);
   return SETTING("FAKE_FREE", 0);
 }
 int cuMemFreeAsync(unsigned long long address, void *stream) { (void)stream; return cuMemFree_v2(address); }
 int cuMemGetInfo_v2(size_t *available, size_t *total) {
-  *available = *total = (size_t)setting("FAKE_MIB", 8192) << 20;
+  *total = (size_t)setting("FAKE_MIB", 8192) << 20;
+  *available = setting("FAKE_AVAILABLE", (long)*total);
   return SETTING("FAKE_INFO", 0);
 }
 int cuMemsetD8Async(unsigned long long address, unsigned char value, size_t bytes, void *stream) {
@@ -146,12 +226,19 @@ int cuMemsetD8Async(unsigned long long address, unsigned char value, size_t byte
   return SETTING("FAKE_COPY", 0);
 }
 int cuMemcpyHtoDAsync_v2(unsigned long long address, const void *data, size_t bytes, void *stream) {
-  (void)stream;
-  memcpy((void *)(size_t)address, data, bytes);
+  pthread_mutex_lock(&lock);
+  int later = is_pinned(data) && waits < MOST;
+  if (later) {
+    waiting[waits].to = (char *)(size_t)address, waiting[waits].from = data;
+    waiting[waits].bytes = bytes, waiting[waits++].stream = stream;
+    late += 1;
+  }
+  pthread_mutex_unlock(&lock);
+  if (!later) memcpy((void *)(size_t)address, data, bytes);
   return SETTING("FAKE_COPY", 0);
 }
 int cuMemcpyDtoHAsync_v2(void *out, unsigned long long address, size_t bytes, void *stream) {
-  (void)stream;
+  copy_all(stream);
   memcpy(out, (void *)(size_t)address, bytes);
   return SETTING("FAKE_COPY", 0);
 }

@@ -94,6 +94,9 @@ const NEEDED: &[&CStr] = &[
     c"cuCtxSynchronize",
     c"cuDevicePrimaryCtxRelease_v2",
     c"cuDevicePrimaryCtxRetain",
+    c"cuEventCreate",
+    c"cuEventDestroy_v2",
+    c"cuEventRecord",
     c"cuFuncGetAttribute",
     c"cuFuncSetAttribute",
     c"cuGetErrorString",
@@ -101,8 +104,10 @@ const NEEDED: &[&CStr] = &[
     c"cuMemAllocAsync",
     c"cuMemAlloc_v2",
     c"cuMemFreeAsync",
+    c"cuMemFreeHost",
     c"cuMemFree_v2",
     c"cuMemGetInfo_v2",
+    c"cuMemHostAlloc",
     c"cuMemcpyDtoHAsync_v2",
     c"cuMemcpyHtoDAsync_v2",
     c"cuMemsetD8Async",
@@ -112,6 +117,7 @@ const NEEDED: &[&CStr] = &[
     c"cuStreamCreate",
     c"cuStreamDestroy_v2",
     c"cuStreamSynchronize",
+    c"cuStreamWaitEvent",
 ];
 
 impl CudaState {

@@ -63,29 +63,6 @@ pub struct HostPairs<'a, T> {
     pub admissible: Option<&'a [T]>,
 }
 
-impl<'a, T> HostPairs<'a, T> {
-    /// The same pairs in groups of at most `micro_pairs`.
-    pub fn split(&self, d_vision: usize, d_text: usize, micro_pairs: usize) -> Vec<HostPairs<'a, T>> {
-        let (mut v, mut t, mut c) = (0, 0, 0);
-        let lengths = self.vision_lengths.chunks(micro_pairs.max(1)).zip(self.text_lengths.chunks(micro_pairs.max(1)));
-        lengths
-            .map(|(vision_lengths, text_lengths)| {
-                let tokens = (vision_lengths.iter().sum::<usize>(), text_lengths.iter().sum::<usize>());
-                let cells: usize = vision_lengths.iter().zip(text_lengths).map(|(rows, columns)| rows * columns).sum();
-                let part = HostPairs {
-                    vision: &self.vision[v * d_vision..(v + tokens.0) * d_vision],
-                    vision_lengths,
-                    text: &self.text[t * d_text..(t + tokens.1) * d_text],
-                    text_lengths,
-                    admissible: self.admissible.map(|mask| &mask[c..c + cells]),
-                };
-                (v, t, c) = (v + tokens.0, t + tokens.1, c + cells);
-                part
-            })
-            .collect()
-    }
-}
-
 /// Pairs whose intermediate arrays exist at the same time, on the device.
 pub struct MicroBatch<B: Backend> {
     /// Lengths and offsets.

@@ -164,6 +164,27 @@ fn convert<S: Real, T: Real>(host: &HostParams<S>) -> HostParams<T> {
     HostParams { vision: side(Modality::Vision), text: side(Modality::Text), log_threshold }
 }
 
+/// The same pairs in groups of at most `micro_pairs`.
+fn split<'a, T>(host: &HostPairs<'a, T>, d_vision: usize, d_text: usize, micro_pairs: usize) -> Vec<HostPairs<'a, T>> {
+    let (mut v, mut t, mut c) = (0, 0, 0);
+    let lengths = host.vision_lengths.chunks(micro_pairs.max(1)).zip(host.text_lengths.chunks(micro_pairs.max(1)));
+    lengths
+        .map(|(vision_lengths, text_lengths)| {
+            let tokens = (vision_lengths.iter().sum::<usize>(), text_lengths.iter().sum::<usize>());
+            let cells: usize = vision_lengths.iter().zip(text_lengths).map(|(rows, columns)| rows * columns).sum();
+            let part = HostPairs {
+                vision: &host.vision[v * d_vision..(v + tokens.0) * d_vision],
+                vision_lengths,
+                text: &host.text[t * d_text..(t + tokens.1) * d_text],
+                text_lengths,
+                admissible: host.admissible.map(|mask| &mask[c..c + cells]),
+            };
+            (v, t, c) = (v + tokens.0, t + tokens.1, c + cells);
+            part
+        })
+        .collect()
+}
+
 impl Case {
     pub fn upload_params<B: Backend>(&self, backend: &B) -> Params<B> {
         Params::upload(backend, &convert(&self.params)).unwrap()
@@ -180,7 +201,7 @@ impl Case {
             text_lengths: &self.text_lengths,
             admissible: admissible.as_deref(),
         };
-        let parts = host.split(d_vision, d_text, micro_pairs);
+        let parts = split(&host, d_vision, d_text, micro_pairs);
         parts.iter().map(|part| MicroBatch::upload(backend, d_vision, d_text, part).unwrap()).collect()
     }
 

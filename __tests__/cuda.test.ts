@@ -272,7 +272,7 @@ suite(`a device that can be used${skipped}`, () => {
   test('pairs that do not fit are copied from page-locked memory, which is given back once it is read', async () => {
     expect((await act('fake', { FAKE_AVAILABLE: 1000 })).named).toMatchObject({ steps: 2 })
     const { locked, freed, late, torn } = log()
-    // Patches and words of each step at least; nothing was freed on either side of a copy under way.
+    // Patches and words of each step at least; nothing was freed on either side of a copy under way, no event after its context.
     expect(locked).toBeGreaterThanOrEqual(2)
     expect(late).toBeGreaterThanOrEqual(4)
     expect({ freed, torn }).toEqual({ freed: locked, torn: 0 })

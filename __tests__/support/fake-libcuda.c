@@ -20,7 +20,7 @@ static long setting(const char *name, long otherwise) {
   return text ? atol(text) : otherwise;
 }
 
-static long modules, launches, allocations, initialised, locked, freed, late, torn;
+static long modules, launches, allocations, initialised, locked, freed, late, torn, held;
 
 // Says that a call has reached the driver before the process ends.
 __attribute__((destructor)) static void report(void) {
@@ -86,9 +86,14 @@ static __thread void *current;
 int cuDevicePrimaryCtxRetain(void **context, int device) {
   (void)device;
   *context = &a_context;
+  held += 1;
   return SETTING("FAKE_RETAIN", 0);
 }
-int cuDevicePrimaryCtxRelease_v2(int device) { (void)device; return SETTING("FAKE_RELEASE", 0); }
+int cuDevicePrimaryCtxRelease_v2(int device) {
+  (void)device;
+  held -= 1;
+  return SETTING("FAKE_RELEASE", 0);
+}
 int cuCtxGetCurrent(void **context) { *context = current; return SETTING("FAKE_CURRENT", 0); }
 int cuCtxSetCurrent(void *context) { current = context; return SETTING("FAKE_CURRENT", 0); }
 int cuCtxSynchronize(void) { return SETTING("FAKE_SYNCHRONISE", 0); }
@@ -160,6 +165,7 @@ int cuEventCreate(void ***event, unsigned flags) {
   return SETTING("FAKE_EVENT", 0);
 }
 int cuEventDestroy_v2(void **event) {
+  torn += held <= 0; // its context is gone
   free(event);
   return 0;
 }

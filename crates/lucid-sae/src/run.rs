@@ -119,15 +119,7 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
     pub fn step(&mut self, prefetch: Option<&Prefetch<B>>) -> Result<(), SaeError> {
         let started = Instant::now();
         let visits = self.order.batch(self.done);
-        let loaded = match self.feed.load(prefetch, &visits, || self.observer.cancelled()) {
-            Err(SaeError::Kernel(KernelError::Memory { .. })) => Some(self.load_less(&visits)?),
-            Err(SaeError::Kernel(KernelError::NonFinite { pair, .. })) => {
-                // The weights are good: what was learnt so far is kept before the run ends.
-                self.checkpoint()?;
-                return Err(self.non_finite("activations", self.source.key(visits[pair].pair).to_owned()));
-            }
-            loaded => loaded?,
-        };
+        let loaded = self.load(prefetch, &visits)?;
         let Some(mut count) = loaded else {
             self.checkpoint()?;
             return Err(SaeError::Cancelled { step: self.done });
@@ -174,6 +166,18 @@ impl<'a, B: Backend<Real = f32>> Run<'a, B> {
             encoder: self.config.method.encoder(self.config.seed, self.done),
         };
         self.step.run(self.backend, &self.params, self.feed.micros(count), &inputs)
+    }
+
+    /// Loads a step's pairs, in smaller micro-batches where the device has no room; nothing if the run is to stop.
+    fn load(&mut self, prefetch: Option<&Prefetch<B>>, visits: &[Visit]) -> Result<Option<usize>, SaeError> {
+        let loaded = match self.feed.load(prefetch, visits, || self.observer.cancelled()) {
+            Err(SaeError::Kernel(KernelError::Memory { .. })) => self.load_less(visits).map(Some),
+            loaded => loaded,
+        };
+        let Err(SaeError::Kernel(KernelError::NonFinite { pair, .. })) = loaded else { return loaded };
+        // The weights are good: what was learnt so far is kept before the run ends.
+        self.checkpoint()?;
+        Err(self.non_finite("activations", self.source.key(visits[pair].pair).to_owned()))
     }
 
     /// After the device had no room: gives the step's memory back and loads its pairs again in smaller micro-batches. With single

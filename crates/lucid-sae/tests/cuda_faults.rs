@@ -11,12 +11,12 @@ use common::{Case, random_case};
 use lucid_kernels::cuda::{Cuda, Order, Shim};
 use lucid_kernels::{Backend, KernelError, Precision};
 use lucid_sae::batch::{HostPairs, MicroBatch};
-use lucid_sae::config::PlanGradient;
+use lucid_sae::config::{Initialise, Order as DataOrder, PlanGradient};
 use lucid_sae::params::{HostDictionary, HostParams, Params};
 use lucid_sae::step::Step;
 use lucid_sae::trainer::train_on;
 use lucid_sae::{Config, Model, SaeError, TrainEvent, TrainOptions};
-use support::{Recorder, tiny, tiny_store};
+use support::{Poisoned, Recorder, tiny, tiny_store};
 
 /// A case that passes through every kernel of a step.
 fn case() -> Case {
@@ -175,6 +175,36 @@ fn without_room_the_micro_batch_is_halved() {
         }
     }
     assert!(refused > 2 && as_half > 2, "{refused} before the first step, {as_half} in it");
+}
+
+/// Pairs that are read again because the device had no room are looked at as those that are not: a value that is not finite
+/// is told by its pair's key. It lies in the second of the batches that a step reads.
+#[test]
+fn without_room_a_nan_is_named_all_the_same() {
+    let store = Poisoned { inner: tiny_store(), pair: 3, value: f32::NAN };
+    let config = Config { initialise: Initialise::Random, order: DataOrder::Sequential, micro_pairs: 2, ..tiny() };
+    let (mut refused, mut halved) = (0, 0);
+    for fails in 0.. {
+        let shim = Arc::new(Shim::new(Order::Forward));
+        let backend = Cuda::new(Arc::clone(&shim)).unwrap();
+        shim.fail_allocation_after(fails);
+        let observer = Recorder::default();
+        let error = train_on(&backend, &store, None, &TrainOptions::new(config.clone()), &observer).unwrap_err();
+        match error {
+            SaeError::NonFinite { what, step: 0, pair, .. } => {
+                assert_eq!((what.as_str(), pair.as_str()), ("activations", "pair-3"), "allocation {fails}");
+                halved += usize::from(observer.warnings().contains(&"W_MEMORY".to_string()));
+            }
+            error => {
+                assert_eq!(error.code(), "E_MEMORY", "allocation {fails}: {error}");
+                refused += 1;
+            }
+        }
+        if !shim.allocation_failed() {
+            break;
+        }
+    }
+    assert!(refused > 2 && halved > 0, "{refused} before the first step, {halved} in it");
 }
 
 /// The host waits for the four things that a step reports, whatever the number of micro-batches: errors, sums, and who fired.

@@ -19,9 +19,9 @@ struct Order {
 
 /// The stream of copies. The current context must be its own in every call.
 pub(super) struct Copies {
-    stream: Arc<CudaStream>,
-    /// Recording an event and waiting for it belong together.
+    /// Recording an event and waiting for it belong together. Dropped first: the stream may hold the last of the context.
     order: Mutex<Order>,
+    stream: Arc<CudaStream>,
 }
 
 /// What is given to `stream` from now on comes after what `event` was last recorded behind.

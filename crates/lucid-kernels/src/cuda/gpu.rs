@@ -21,16 +21,17 @@ const UNASKED_SHARED: i32 = 48 << 10;
 
 /// A CUDA device.
 pub struct Gpu {
+    // Their events are dropped before the context.
+    /// Where launches are being timed.
+    timed: Mutex<Option<Launches>>,
+    copies: Copies,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    copies: Copies,
     modules: Vec<CUmodule>,
     functions: HashMap<&'static str, CUfunction>,
     limits: Limits,
     /// Memory comes from the device's pool, in stream order.
     pooled: bool,
-    /// Where launches are being timed.
-    timed: Mutex<Option<Launches>>,
 }
 
 // SAFETY: handles of the driver API may be used from any thread whose current context is theirs, which every method sets

@@ -98,7 +98,7 @@ pub fn test_device(request: String) -> Result<String> {
         }
     };
     let backend = lucid_kernels::cuda::open(ordinal).map_err(Failure::from)?;
-    let name = backend.driver().device_name().map_err(Failure::from)?;
+    let name = backend.driver().inner().device_name().map_err(Failure::from)?;
     let checks = lucid_kernels::cuda::self_test(&backend).map_err(Failure::from)?;
     let described = checks.iter().map(|check| {
         json!({ "name": check.name, "error": check.error.is_finite().then_some(check.error), "tolerance": check.tolerance, "passed": check.passed() })

@@ -30,7 +30,7 @@ export const skips = []
  */
 export const shimArguments = [
   ...['--workspace', '--features', 'lucid-kernels/cuda-shim,lucid-sae/cuda-shim'],
-  ...['--test', 'kernels', '--test', 'cuda', '--test', 'golden', '--test', 'step_laws', '--test', 'cuda_faults'],
+  ...['kernels', 'cuda', 'graphs', 'golden', 'step_laws', 'feed', 'cuda_faults'].flatMap((name) => ['--test', name]),
 ]
 export const shimFilters = ['--skip', 'scalar_f', '--skip', '::cpu_', '--skip', '_scalar', '--skip', '_cpu']
 

@@ -8,7 +8,7 @@ mod support;
 use std::sync::Arc;
 
 use common::{Case, random_case};
-use lucid_kernels::cuda::{Cuda, Order, Shim};
+use lucid_kernels::cuda::{Cuda, Driver, Graphs, Order, Shim};
 use lucid_kernels::{Backend, KernelError, Precision};
 use lucid_sae::batch::{HostPairs, MicroBatch};
 use lucid_sae::config::{Initialise, Order as DataOrder, PlanGradient};
@@ -33,7 +33,7 @@ fn narrow(values: &[f64]) -> Vec<f32> {
 }
 
 /// Uploads everything and makes a step: its loss and the gradients of W_dec.
-fn step(backend: &Cuda<Shim>, case: &Case) -> Result<(f64, Vec<f32>), KernelError> {
+fn step<D: Driver>(backend: &Cuda<D>, case: &Case) -> Result<(f64, Vec<f32>), KernelError> {
     let dictionary = |from: &HostDictionary<f64>| HostDictionary {
         d: from.d,
         latents: from.latents,
@@ -124,6 +124,31 @@ fn every_launch(precision: Precision) {
         failures += 1;
     }
     assert!(failures > 100, "only {failures} launches");
+}
+
+/// Launches that wait fail later than they were made: never unnoticed, and the device is whole afterwards. Each step is made three
+/// times, so that the last is a replay.
+#[test]
+fn every_launch_can_fail_in_a_graph() {
+    let case = case();
+    let expected = step(&backend(&Arc::new(Shim::new(Order::Forward)), Precision::F32).unwrap(), &case).unwrap();
+    let mut failures = 0;
+    for count in (0..).step_by(7) {
+        let device = Cuda::new(Arc::new(Graphs::new(Shim::new(Order::Forward), true))).unwrap();
+        device.driver().inner().fail_launches_after(count);
+        let outcomes: Vec<_> = (0..3).map(|_| step(&device, &case)).collect();
+        device.driver().inner().fail_launches_after(i64::MAX);
+        // What was given back after the last of them may have had an error to tell.
+        let _ = device.driver().give();
+        assert!(step(&device, &case).unwrap() == expected, "launch {count} left a trace");
+        match outcomes.iter().find_map(|outcome| outcome.as_ref().err()) {
+            Some(error) => assert!(error.to_string().contains("lost"), "{error}"),
+            None => break,
+        }
+        assert!(outcomes.iter().flatten().all(|outcome| *outcome == expected), "launch {count} went unnoticed");
+        failures += 1;
+    }
+    assert!(failures > 40, "only {failures} launches");
 }
 
 /// Trains for two steps on a device whose allocation `fails` is refused: the model, how often the micro-batch was halved, and

@@ -80,7 +80,7 @@ fn run(options: &Options) -> Outcome<bool> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let name = gpu.driver().device_name()?;
+            let name = gpu.driver().inner().device_name()?;
             let rounded = gpu.with_precision(Precision::Bf16)?;
             let kernels = match options.tiny {
                 true => [Vec::new(), Vec::new()],

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use lucid_benches::{PATCHES, SHAPE, SINKHORN, TOKENS, WIDTH, numbers, scaled};
-use lucid_kernels::cuda::{Cuda, Gpu, Launch};
+use lucid_kernels::cuda::{Cuda, Gpu, Graphs, Launch};
 use lucid_kernels::{
     AdamW, Backend, Block, CodeShape, Codes, Dictionary, Direction, Factor, KernelError, Pairs, Transport,
     TransportOptions,
@@ -274,17 +274,18 @@ pub struct KernelTime {
 }
 
 /// Where the time of a step at the paper's shape goes on the device, the longest first.
-pub fn kernels(gpu: &Cuda<Gpu>) -> Result<Vec<KernelTime>, KernelError> {
+pub fn kernels(gpu: &Cuda<Graphs<Gpu>>) -> Result<Vec<KernelTime>, KernelError> {
     let shape = Shape { micro: Shape::PAPER.pairs, ..Shape::PAPER };
     let mut training = Training::new(gpu, shape, None)?;
     for index in 0..3 {
         if index == 2 {
-            gpu.driver().start_timing();
+            gpu.driver().give()?;
+            gpu.driver().inner().start_timing();
         }
         training.step(gpu, index, 100)?;
     }
     let mut kernels: Vec<KernelTime> = Vec::new();
-    for Launch { kernel, seconds } in gpu.driver().stop_timing()? {
+    for Launch { kernel, seconds } in gpu.driver().inner().stop_timing()? {
         match kernels.iter_mut().find(|known| known.kernel == kernel) {
             Some(known) => (known.launches, known.seconds) = (known.launches + 1, known.seconds + seconds),
             None => kernels.push(KernelTime { kernel, launches: 1, seconds }),

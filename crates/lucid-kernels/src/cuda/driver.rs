@@ -43,6 +43,16 @@ macro_rules! argument {
 argument!(U32 u32, U64 u64, F32 f32, F64 f64);
 
 impl Argument {
+    /// Its type and its bits.
+    pub(crate) const fn bits(self) -> (u8, u64) {
+        match self {
+            Self::U32(value) => (0, value as u64),
+            Self::U64(value) => (1, value),
+            Self::F32(value) => (2, value.to_bits() as u64),
+            Self::F64(value) => (3, value.to_bits()),
+        }
+    }
+
     /// Where its bytes lie, as `cuLaunchKernel` wants them.
     pub(crate) fn pointer(&mut self) -> *mut c_void {
         match self {
@@ -55,7 +65,7 @@ impl Argument {
 }
 
 /// Shape of a launch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Blocks.
     pub grid: [u32; 3],

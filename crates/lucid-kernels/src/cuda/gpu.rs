@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction, CUfunction_attribute, CUmodule, CUresult};
+use cudarc::driver::sys::{
+    CUdevice_attribute as Attribute, CUfunction, CUfunction_attribute, CUmodule, CUresult, CUstream,
+};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 
 use super::copies::Copies;
@@ -40,7 +42,7 @@ unsafe impl Send for Gpu {}
 // SAFETY: as above; the driver serialises calls on a stream.
 unsafe impl Sync for Gpu {}
 
-fn failed(operation: &str) -> impl FnOnce(DriverError) -> KernelError {
+pub(super) fn failed(operation: &str) -> impl FnOnce(DriverError) -> KernelError {
     let operation = operation.to_owned();
     move |error| KernelError::Device { operation, reason: error.to_string() }
 }
@@ -117,8 +119,25 @@ impl Gpu {
         Ok(())
     }
 
+    /// Its context.
+    pub(super) const fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
+    /// The stream of its kernels.
+    pub(super) fn stream(&self) -> CUstream {
+        self.stream.cu_stream()
+    }
+
+    /// A kernel by its name.
+    pub(super) fn function(&self, kernel: &'static str) -> Result<CUfunction, KernelError> {
+        let reason =
+            || KernelError::Device { operation: kernel.into(), reason: "no such kernel in the fatbins".into() };
+        self.functions.get(kernel).copied().ok_or_else(reason)
+    }
+
     /// Makes the context this thread's.
-    fn bind(&self) -> Result<(), KernelError> {
+    pub(super) fn bind(&self) -> Result<(), KernelError> {
         self.context.bind_to_thread().map_err(failed("cuCtxSetCurrent"))
     }
 
@@ -131,6 +150,11 @@ impl Gpu {
     /// Times every launch and every clearing of memory from now on, until [`Gpu::stop_timing`].
     pub fn start_timing(&self) {
         *self.timed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Launches::default());
+    }
+
+    /// Whether launches are timed.
+    pub(super) fn times(&self) -> bool {
+        self.timed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// What ran since [`Gpu::start_timing`], in order, each with the device's time from its start to its end.
@@ -260,12 +284,7 @@ impl Driver for Gpu {
     }
 
     unsafe fn launch(&self, kernel: &'static str, shape: Shape, arguments: &mut [Argument]) -> Result<(), KernelError> {
-        let Some(&function) = self.functions.get(kernel) else {
-            return Err(KernelError::Device {
-                operation: kernel.into(),
-                reason: "no such kernel in the fatbins".into(),
-            });
-        };
+        let function = self.function(kernel)?;
         let mut pointers: Vec<_> = arguments.iter_mut().map(Argument::pointer).collect();
         let [x, y, z] = shape.grid;
         let shared = u32::try_from(shape.shared).unwrap_or(u32::MAX);

@@ -16,10 +16,15 @@ mod fatbin;
 mod gather;
 #[cfg(feature = "cuda")]
 mod gpu;
+#[cfg(feature = "cuda")]
+mod gpu_graph;
+mod graphs;
 mod guide;
 mod launcher;
 mod loss;
 mod memory;
+#[cfg(feature = "cuda")]
+mod needed;
 #[cfg(feature = "cuda")]
 mod open;
 mod optimise;
@@ -41,6 +46,7 @@ pub use buffer::DeviceBuffer;
 pub use driver::{Argument, Driver, Limits, Shape};
 #[cfg(feature = "cuda")]
 pub use gpu::Gpu;
+pub use graphs::{Counts, GraphDriver, Graphs, Operation};
 #[cfg(feature = "cuda")]
 pub use open::open;
 #[cfg(feature = "cuda")]

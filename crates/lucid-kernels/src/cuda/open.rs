@@ -5,18 +5,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 
 use super::probe::probe;
-use super::{Cuda, Gpu};
+use super::{Cuda, Gpu, Graphs};
 use crate::backend::Backend;
 use crate::device::Device;
 use crate::error::KernelError;
 
+/// Has launches given as CUDA graphs where it is `1` (docs/gpu.md).
+const GRAPHS: &str = "LUCID_CUDA_GRAPHS";
+
 /// The backend on device `ordinal`, or on the first that can be used. Every failure but a lack of memory, cudarc's panics
 /// included, is [`KernelError::Unavailable`].
-pub fn open(ordinal: Option<usize>) -> Result<Cuda<Gpu>, KernelError> {
+pub fn open(ordinal: Option<usize>) -> Result<Cuda<Graphs<Gpu>>, KernelError> {
     let unavailable = |reason: String| KernelError::Unavailable { device: "cuda", reason };
     let ordinal = probe().choose(ordinal).map_err(unavailable)?.ordinal;
     let made = quietly(|| {
-        let backend = Cuda::new(Arc::new(Gpu::new(ordinal)?))?;
+        let graphs = std::env::var_os(GRAPHS).is_some_and(|value| value == "1");
+        let backend = Cuda::new(Arc::new(Graphs::new(Gpu::new(ordinal)?, graphs)))?;
         try_out(&backend)?;
         Ok(backend)
     });
@@ -28,7 +32,7 @@ pub fn open(ordinal: Option<usize>) -> Result<Cuda<Gpu>, KernelError> {
 }
 
 /// One kernel with a known result: a driver that takes launches and does not run them must not pass for a GPU.
-fn try_out(backend: &Cuda<Gpu>) -> Result<(), KernelError> {
+fn try_out(backend: &Cuda<Graphs<Gpu>>) -> Result<(), KernelError> {
     let (a, b) = (backend.upload(&[3.0, 1.0])?, backend.upload(&[1.0, 4.0])?);
     let mut out = backend.zeros(2)?;
     backend.difference(&a, &b, 2, &mut out)?;

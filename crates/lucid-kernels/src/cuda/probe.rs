@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use libloading::Library;
 use serde::Serialize;
 
+use super::needed::NEEDED;
 use super::status::{NO_DEVICE, STUB_LIBRARY, describe};
 
 /// What a look for CUDA found.
@@ -85,40 +86,6 @@ const LEAST_MEMORY: usize = 1 << 30;
 const LIBRARIES: &[&str] = &["nvcuda.dll"];
 #[cfg(not(windows))]
 const LIBRARIES: &[&str] = &["libcuda.so", "libcuda.so.1"];
-
-/// Functions that [`super::Gpu`] calls through cudarc, which panics at the first call of one that is missing; in a drop that
-/// would end the process.
-const NEEDED: &[&CStr] = &[
-    c"cuCtxGetCurrent",
-    c"cuCtxSetCurrent",
-    c"cuCtxSynchronize",
-    c"cuDevicePrimaryCtxRelease_v2",
-    c"cuDevicePrimaryCtxRetain",
-    c"cuEventCreate",
-    c"cuEventDestroy_v2",
-    c"cuEventRecord",
-    c"cuFuncGetAttribute",
-    c"cuFuncSetAttribute",
-    c"cuGetErrorString",
-    c"cuLaunchKernel",
-    c"cuMemAllocAsync",
-    c"cuMemAlloc_v2",
-    c"cuMemFreeAsync",
-    c"cuMemFreeHost",
-    c"cuMemFree_v2",
-    c"cuMemGetInfo_v2",
-    c"cuMemHostAlloc",
-    c"cuMemcpyDtoHAsync_v2",
-    c"cuMemcpyHtoDAsync_v2",
-    c"cuMemsetD8Async",
-    c"cuModuleGetFunction",
-    c"cuModuleLoadData",
-    c"cuModuleUnload",
-    c"cuStreamCreate",
-    c"cuStreamDestroy_v2",
-    c"cuStreamSynchronize",
-    c"cuStreamWaitEvent",
-];
 
 impl CudaState {
     /// The finding in a sentence.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::driver::{Argument, Driver, Limits, Shape};
+use super::graphs::{GraphDriver, Operation};
 use crate::error::KernelError;
 
 unsafe extern "C" {
@@ -46,6 +47,7 @@ pub struct Shim {
     beside: AtomicU64,
     copies: CopiesAhead,
     locked_memory: bool,
+    graphs: bool,
 }
 
 /// When a copy ahead takes place. Results must not depend on it.
@@ -79,6 +81,7 @@ impl Shim {
             beside: AtomicU64::new(0),
             copies: CopiesAhead::Late,
             locked_memory: true,
+            graphs: true,
         }
     }
 
@@ -86,6 +89,12 @@ impl Shim {
     #[must_use]
     pub fn without_locked_memory(self) -> Self {
         Self { locked_memory: false, ..self }
+    }
+
+    /// The same device with a driver that makes no graphs.
+    #[must_use]
+    pub fn without_graphs(self) -> Self {
+        Self { graphs: false, ..self }
     }
 
     /// The same device with copies ahead at that time.
@@ -267,5 +276,32 @@ impl Driver for Shim {
                 Err(failed(text.to_string_lossy().into_owned()))
             }
         }
+    }
+}
+
+/// A graph is a list, gone through when it is replayed.
+impl GraphDriver for Shim {
+    type Graph = Vec<Operation>;
+
+    unsafe fn graph(&self, operations: &[Operation]) -> Result<Vec<Operation>, KernelError> {
+        if self.graphs {
+            Ok(operations.to_vec())
+        } else {
+            Err(KernelError::Device { operation: "graph".into(), reason: "refused".into() })
+        }
+    }
+
+    unsafe fn set(&self, graph: &mut Vec<Operation>, index: usize, operation: &Operation) -> Result<(), KernelError> {
+        graph[index] = operation.clone();
+        Ok(())
+    }
+
+    unsafe fn replay(&self, graph: &mut Vec<Operation>) -> Result<(), KernelError> {
+        graph.iter_mut().try_for_each(|operation| match operation {
+            // SAFETY: the caller's promise.
+            Operation::Launch { kernel, shape, arguments } => unsafe { self.launch(kernel, *shape, arguments) },
+            // SAFETY: likewise.
+            Operation::Clear { address, bytes } => unsafe { self.clear(*address, *bytes) },
+        })
     }
 }

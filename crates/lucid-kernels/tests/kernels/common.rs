@@ -69,14 +69,15 @@ pub fn on_cpu(module: &str, name: &str, test: impl FnOnce(&lucid_kernels::cpu::C
     }
 }
 
+#[cfg(feature = "cuda-gpu")]
+pub type OnGpu = lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Graphs<lucid_kernels::cuda::Gpu>>;
+
 /// The GPU, one test at a time: what a device has to report belongs to whoever asks next. Or why there is none.
 #[cfg(feature = "cuda-gpu")]
-pub fn gpu() -> Result<std::sync::MutexGuard<'static, lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Gpu>>, String> {
+pub fn gpu() -> Result<std::sync::MutexGuard<'static, OnGpu>, String> {
     use std::sync::{Mutex, OnceLock, PoisonError};
 
-    use lucid_kernels::cuda::{Cuda, Gpu};
-
-    static GPU: OnceLock<Result<Mutex<Cuda<Gpu>>, String>> = OnceLock::new();
+    static GPU: OnceLock<Result<Mutex<OnGpu>, String>> = OnceLock::new();
     let opened = GPU.get_or_init(|| lucid_kernels::cuda::open(None).map(Mutex::new).map_err(|error| error.to_string()));
     opened.as_ref().map(|gpu| gpu.lock().unwrap_or_else(PoisonError::into_inner)).map_err(Clone::clone)
 }

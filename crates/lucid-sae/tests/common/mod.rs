@@ -26,7 +26,7 @@ pub fn on_shim(check: impl Fn(&lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Sh
 
 /// Calls `check` with a GPU, or says why there is none.
 #[cfg(feature = "cuda-gpu")]
-pub fn on_gpu(check: impl Fn(&lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Gpu>)) {
+pub fn on_gpu(check: impl Fn(&lucid_kernels::cuda::Cuda<lucid_kernels::cuda::Graphs<lucid_kernels::cuda::Gpu>>)) {
     match lucid_kernels::cuda::open(None) {
         Ok(gpu) => check(&gpu),
         Err(error) => println!("SKIPPED: {error}"),

@@ -1,0 +1,46 @@
+//! What the driver must have.
+
+use std::ffi::CStr;
+
+/// Functions that [`super::Gpu`] calls through cudarc, which panics at the first call of one that is missing; in a drop that
+/// would end the process.
+pub(super) const NEEDED: &[&CStr] = &[
+    c"cuCtxGetCurrent",
+    c"cuCtxSetCurrent",
+    c"cuCtxSynchronize",
+    c"cuDevicePrimaryCtxRelease_v2",
+    c"cuDevicePrimaryCtxRetain",
+    c"cuEventCreate",
+    c"cuEventDestroy_v2",
+    c"cuEventRecord",
+    c"cuFuncGetAttribute",
+    c"cuFuncSetAttribute",
+    c"cuGetErrorString",
+    c"cuGraphAddKernelNode_v2",
+    c"cuGraphAddMemsetNode",
+    c"cuGraphCreate",
+    c"cuGraphDestroy",
+    c"cuGraphExecDestroy",
+    c"cuGraphExecKernelNodeSetParams_v2",
+    c"cuGraphExecMemsetNodeSetParams",
+    c"cuGraphInstantiateWithFlags",
+    c"cuGraphLaunch",
+    c"cuLaunchKernel",
+    c"cuMemAllocAsync",
+    c"cuMemAlloc_v2",
+    c"cuMemFreeAsync",
+    c"cuMemFreeHost",
+    c"cuMemFree_v2",
+    c"cuMemGetInfo_v2",
+    c"cuMemHostAlloc",
+    c"cuMemcpyDtoHAsync_v2",
+    c"cuMemcpyHtoDAsync_v2",
+    c"cuMemsetD8Async",
+    c"cuModuleGetFunction",
+    c"cuModuleLoadData",
+    c"cuModuleUnload",
+    c"cuStreamCreate",
+    c"cuStreamDestroy_v2",
+    c"cuStreamSynchronize",
+    c"cuStreamWaitEvent",
+];

@@ -44,7 +44,7 @@ interface Outcome {
   auto?: { steps: number; warnings: string[] }
 }
 
-const settings = JSON.stringify({ activations: shared('train'), ...tiny, steps: 2 })
+const settings = JSON.stringify({ activations: shared('train'), ...tiny })
 
 /** Runs a module in a process whose libcuda is that of `folder`. */
 function child(
@@ -70,14 +70,14 @@ function child(
 async function act(
   folder: string,
   faults: Record<string, string | number> = {},
-  { device = 'cuda', auto = false } = {},
+  { device = 'cuda', auto = false, steps = 2 } = {},
 ): Promise<Outcome> {
   const out = join(work, 'out')
   const source = `import { device, train } from '${index}'
     const report = device()
     async function run(choice) {
       const warnings = []
-      const started = train({ ...${settings}, device: choice, out: '${out}-' + choice.replace(':', '') })
+      const started = train({ ...${settings}, steps: ${steps}, device: choice, out: '${out}-' + choice.replace(':', '') })
       for await (const event of started) if (event.type === 'warning') warnings.push(event.code + ' ' + event.message)
       return { steps: (await started.result).info().steps, warnings }
     }
@@ -95,7 +95,18 @@ async function act(
 }
 
 /** What the fake saw. */
-function log(): Record<'initialised' | 'modules' | 'launches' | 'locked' | 'freed' | 'late' | 'torn', number> {
+type Counts =
+  | 'initialised'
+  | 'modules'
+  | 'launches'
+  | 'locked'
+  | 'freed'
+  | 'late'
+  | 'torn'
+  | 'graphs'
+  | 'replays'
+  | 'changes'
+function log(): Record<Counts, number> {
   return JSON.parse(readFileSync(join(work, 'log.json'), 'utf8')) as ReturnType<typeof log>
 }
 
@@ -288,6 +299,37 @@ suite(`a device that can be used${skipped}`, () => {
     expect(refusal(outcome)).toMatchObject({ code: 'E_DEVICE' })
     expect(refusal(outcome).message).toContain('cuMemcpyHtoDAsync')
   })
+
+  test('launches are given as graphs where that is asked for', async () => {
+    expect((await act('fake', {}, { steps: 6 })).named).toMatchObject({ steps: 6 })
+    const { launches, graphs } = log()
+    expect(graphs).toBe(0)
+    expect((await act('fake', { LUCID_CUDA_GRAPHS: 1 }, { steps: 6 })).named).toMatchObject({ steps: 6 })
+    const counts = log()
+    // As many kernels; made once and set anew for pairs of other lengths; none is left, nor outlives its context.
+    expect(counts).toMatchObject({ launches, graphs: 0, torn: 0 })
+    expect(counts.replays).toBeGreaterThan(10)
+    expect(counts.changes).toBeGreaterThan(10)
+  })
+
+  test.each(['FAKE_GRAPH', 'FAKE_INSTANTIATE', 'FAKE_SET'])(
+    'a driver that refuses them (%s) has them one by one',
+    async (fault) => {
+      const faults = { LUCID_CUDA_GRAPHS: 1, [fault]: 801 }
+      expect((await act('fake', faults, { steps: 6 })).named).toMatchObject({ steps: 6 })
+      expect(log().replays).toBeLessThan(10)
+    },
+  )
+
+  test.each([{ FAKE_REPLAY: 719 }, { FAKE_LAUNCH_AT: 400 }])(
+    'a device lost in a graph (%j) is a typed error',
+    async (fault) => {
+      const outcome = await act('fake', { LUCID_CUDA_GRAPHS: 1, ...fault }, { steps: 6 })
+      expect(refusal(outcome)).toMatchObject({ code: 'E_DEVICE' })
+      expect(refusal(outcome).message).toContain('CUDA_ERROR_LAUNCH_FAILED')
+      expect(log().replays).toBeGreaterThan(0)
+    },
+  )
 
   test("'auto' does not take it, and says so", async () => {
     const outcome = await act('fake', { FAKE_LAUNCH: 719, FAKE_COUNT: 2 }, { auto: true })

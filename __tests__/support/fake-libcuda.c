@@ -20,7 +20,7 @@ static long setting(const char *name, long otherwise) {
   return text ? atol(text) : otherwise;
 }
 
-static long modules, launches, allocations, initialised, locked, freed, late, torn, held;
+static long modules, launches, allocations, initialised, locked, freed, late, torn, held, graphs, replays, changes;
 
 // Says that a call has reached the driver before the process ends.
 __attribute__((destructor)) static void report(void) {
@@ -28,7 +28,8 @@ __attribute__((destructor)) static void report(void) {
   FILE *file = path ? fopen(path, "w") : NULL;
   if (!file) return;
   fprintf(file, "{\"initialised\":%ld,\"modules\":%ld,\"launches\":%ld,", initialised, modules, launches);
-  fprintf(file, "\"locked\":%ld,\"freed\":%ld,\"late\":%ld,\"torn\":%ld}", locked, freed, late, torn);
+  fprintf(file, "\"locked\":%ld,\"freed\":%ld,\"late\":%ld,\"torn\":%ld,", locked, freed, late, torn);
+  fprintf(file, "\"graphs\":%ld,\"replays\":%ld,\"changes\":%ld}", graphs, replays, changes);
   fclose(file);
 }
 
@@ -261,4 +262,102 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
   }
   return SETTING("FAKE_LAUNCH", 0);
 }
+
+// Graphs: nodes in a chain, done one after the other in a launch. A graph and what is made of it are one. Of a kernel's
+// arguments, those of `difference` are kept.
+struct kernel {
+  void *function;
+  unsigned grid[3], block[3], shared;
+  void **arguments, **extra, *kernel, *context;
+};
+struct fill {
+  unsigned long long address;
+  size_t pitch;
+  unsigned value, size;
+  size_t width, height;
+};
+struct node {
+  struct node *next;
+  int is_kernel;
+  struct kernel kernel;
+  unsigned long long arguments[4];
+  struct fill fill;
+};
+struct graph { struct node *first, *last; int owners; };
+
+static int set_kernel(struct node *node, const struct kernel *kernel) {
+  node->kernel = *kernel;
+  if (kernel->function == &difference)
+    for (int i = 0; i < 4; i++) memcpy(&node->arguments[i], kernel->arguments[i], 8);
+  return kernel->extra || kernel->kernel || kernel->context;
+}
+static int set_fill(struct node *node, const struct fill *fill, void *context) {
+  node->fill = *fill;
+  return context != &a_context || fill->value || fill->size != 1 || fill->height != 1 || !fill->width;
+}
+// Behind the last and behind nothing else.
+static struct node *add_node(struct graph *graph, struct node **before, size_t count, int is_kernel) {
+  if (count != (graph->last ? 1 : 0) || (count && *before != graph->last)) return NULL;
+  struct node *node = calloc(1, sizeof *node);
+  node->is_kernel = is_kernel;
+  if (graph->last) graph->last->next = node;
+  else graph->first = node;
+  return graph->last = node;
+}
+int cuGraphCreate(struct graph **graph, unsigned flags) {
+  (void)flags;
+  *graph = calloc(1, sizeof **graph);
+  (*graph)->owners = 1;
+  graphs += 1;
+  return SETTING("FAKE_GRAPH", 0);
+}
+int cuGraphAddKernelNode_v2(struct node **node, struct graph *graph, struct node **before, size_t count,
+                            const struct kernel *kernel) {
+  *node = add_node(graph, before, count, 1);
+  return *node ? set_kernel(*node, kernel) : 1;
+}
+int cuGraphAddMemsetNode(struct node **node, struct graph *graph, struct node **before, size_t count,
+                         const struct fill *fill, void *context) {
+  *node = add_node(graph, before, count, 0);
+  return *node ? set_fill(*node, fill, context) : 1;
+}
+int cuGraphInstantiateWithFlags(struct graph **made, struct graph *graph, unsigned long long flags) {
+  (void)flags;
+  graph->owners += 1;
+  *made = graph;
+  return SETTING("FAKE_INSTANTIATE", 0);
+}
+int cuGraphExecKernelNodeSetParams_v2(struct graph *made, struct node *node, const struct kernel *kernel) {
+  changes += 1;
+  (void)made;
+  return node->is_kernel && !SETTING("FAKE_SET", 0) ? set_kernel(node, kernel) : 1;
+}
+int cuGraphExecMemsetNodeSetParams(struct graph *made, struct node *node, const struct fill *fill, void *context) {
+  changes += 1;
+  (void)made;
+  return node->is_kernel || SETTING("FAKE_SET", 0) ? 1 : set_fill(node, fill, context);
+}
+int cuGraphLaunch(struct graph *made, void *stream) {
+  replays += 1;
+  for (struct node *node = made->first; node; node = node->next) {
+    struct kernel *k = &node->kernel;
+    void *arguments[4];
+    for (int i = 0; i < 4; i++) arguments[i] = &node->arguments[i];
+    int code = node->is_kernel ? cuLaunchKernel(k->function, k->grid[0], k->grid[1], k->grid[2], k->block[0],
+                                                k->block[1], k->block[2], k->shared, stream, arguments, NULL)
+                               : cuMemsetD8Async(node->fill.address, 0, node->fill.width, stream);
+    if (code) return code;
+  }
+  return SETTING("FAKE_REPLAY", 0);
+}
+static int drop_graph(struct graph *graph) {
+  if (--graph->owners) return 0;
+  torn += held <= 0; // its context is gone
+  graphs -= 1;
+  for (struct node *node = graph->first, *next; node; node = next) next = node->next, free(node);
+  free(graph);
+  return 0;
+}
+int cuGraphDestroy(struct graph *graph) { return drop_graph(graph); }
+int cuGraphExecDestroy(struct graph *made) { return drop_graph(made); }
 #endif

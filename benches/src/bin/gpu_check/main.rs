@@ -14,7 +14,7 @@ use lucid_kernels::cpu::Cpu;
 use lucid_kernels::cuda::{self, Check};
 use lucid_kernels::{Backend, KernelError, Precision};
 use serde_json::{Value, json};
-use work::{KernelTime, Shape, Timing};
+use work::{ByGraphs, KernelTime, Shape, Timing};
 
 struct Options {
     backend: String,
@@ -86,14 +86,17 @@ fn run(options: &Options) -> Outcome<bool> {
                 true => [Vec::new(), Vec::new()],
                 false => [work::kernels(&gpu)?, work::kernels(&rounded)?],
             };
-            report(options, &gpu, &name, &cuda::self_test(&gpu)?, kernels)
+            let shapes = [("a small step", Shape::SMALL), ("the paper's step", Shape::PAPER.whole())];
+            let graphs = work::by_graphs(&gpu, if options.tiny { &[("tiny", Shape::TINY)] } else { &shapes })?;
+            report(options, &gpu, &name, &cuda::self_test(&gpu)?, kernels, &graphs)
         }
-        "cpu" => report(options, &Cpu::new(None)?, "CPU", &[], [Vec::new(), Vec::new()]),
+        "cpu" => report(options, &Cpu::new(None)?, "CPU", &[], [Vec::new(), Vec::new()], &[]),
         #[cfg(feature = "cuda-shim")]
         "shim" => {
-            let shim = cuda::Cuda::new(std::sync::Arc::new(cuda::Shim::new(cuda::Order::Forward)))?;
-            let checks = cuda::self_test(&shim)?;
-            report(options, &shim, "CPU shim", &checks, [Vec::new(), Vec::new()])
+            let shim = cuda::Graphs::new(cuda::Shim::new(cuda::Order::Forward), false);
+            let shim = cuda::Cuda::new(std::sync::Arc::new(shim))?;
+            let graphs = work::by_graphs(&shim, &[("tiny", Shape::TINY)])?;
+            report(options, &shim, "CPU shim", &cuda::self_test(&shim)?, [Vec::new(), Vec::new()], &graphs)
         }
         other => Err(format!("no backend '{other}' here; known: cuda, cpu, and shim where it is built in").into()),
     }
@@ -165,6 +168,7 @@ fn report<B: Backend<Real = f32>>(
     device: &str,
     checks: &[Check],
     kernels: [Vec<KernelTime>; 2],
+    graphs: &[ByGraphs],
 ) -> Outcome<bool> {
     let runs = [compared(options, backend, Precision::F32)?, compared(options, backend, Precision::Bf16)?];
     let shape = if options.tiny { Shape::TINY } else { Shape::PAPER };
@@ -175,7 +179,7 @@ fn report<B: Backend<Real = f32>>(
     let rounded = work::step_time(&backend.with_precision(Precision::Bf16)?, shape)?;
 
     let wrong = checks.iter().filter(|check| !check.passed()).count();
-    let good = wrong == 0 && runs.iter().all(Compared::good);
+    let good = wrong == 0 && runs.iter().all(Compared::good) && graphs.iter().all(|graphs| graphs.same_bits);
     let mut text = format!("# gpu-check on {device} ({})\n\n", backend.name());
     let _ = writeln!(text, "{} of {} results are those of the reference.\n", checks.len() - wrong, checks.len());
     for (run, precision) in runs.iter().zip(["f32", "bf16"]) {
@@ -219,6 +223,20 @@ fn report<B: Backend<Real = f32>>(
         "\nA micro-batch of patches, and the step. FLOPs and bytes are those the method needs; bytes of a gather come from the \
          second-level cache, so that they may pass memory's peak.\n",
     );
+    if !graphs.is_empty() {
+        text.push_str("\n## Launches one by one, and by graphs\n\n");
+        text.push_str("| step | one by one µs | graphs µs | set anew | same bits |\n|---|--:|--:|--:|---|\n");
+    }
+    for ByGraphs { name, one_by_one_seconds, graphs_seconds, changed, same_bits } in graphs {
+        let _ = writeln!(
+            text,
+            "| {name} | {:.1} | {:.1} | {:.0} % | {} |",
+            one_by_one_seconds * 1e6,
+            graphs_seconds * 1e6,
+            100.0 * changed,
+            if *same_bits { "yes" } else { "NO" }
+        );
+    }
     for (kernels, precision) in kernels.iter().zip(["f32", "bf16"]).filter(|(kernels, _)| !kernels.is_empty()) {
         let all: f64 = kernels.iter().map(|kernel| kernel.seconds).sum();
         // The model's rows are kernels by purpose, of a step in f32.
@@ -269,7 +287,7 @@ fn report<B: Backend<Real = f32>>(
         "kernels": { "f32": kernels[0], "bf16": kernels[1] },
         "device": device, "backend": backend.name(), "checks": checks, "steps": options.steps,
         "runs": { "f32": runs[0], "bf16": runs[1] }, "times": times, "bf16StepSeconds": rounded.seconds,
-        "good": good, "version": env!("CARGO_PKG_VERSION"),
+        "graphs": graphs, "good": good, "version": env!("CARGO_PKG_VERSION"),
         "peaks": card.map(|card| json!({ "name": card.name, "flops": card.tensor_peak, "bytes": card.memory_peak })),
     });
     write(&options.out, "gpu-report.json", &serde_json::to_string_pretty(&file)?)?;

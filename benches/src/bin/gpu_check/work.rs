@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use lucid_benches::{PATCHES, SHAPE, SINKHORN, TOKENS, WIDTH, numbers, scaled};
-use lucid_kernels::cuda::{Cuda, Gpu, Graphs, Launch};
+use lucid_kernels::cuda::{Cuda, Gpu, GraphDriver, Graphs, Launch};
 use lucid_kernels::{
-    AdamW, Backend, Block, CodeShape, Codes, Dictionary, Direction, Factor, KernelError, Pairs, Transport,
+    AdamW, Backend, Block, CodeShape, Codes, Dictionary, Direction, Factor, KernelError, Pairs, Precision, Transport,
     TransportOptions,
 };
 use lucid_sae::batch::{HostPairs, MicroBatch, Sides};
@@ -46,6 +46,11 @@ impl Shape {
         d: 24,
         codes: CodeShape { d_shared: 24, d_private: 40, k_shared: 4, k_private: 5, ..SHAPE },
     };
+
+    /// With all pairs at a time.
+    pub const fn whole(self) -> Self {
+        Self { micro: self.pairs, ..self }
+    }
 }
 
 /// Losses of a run, and its last weights.
@@ -250,7 +255,7 @@ pub fn times<B: Backend<Real = f32>>(
 
 /// The time of a training step, all pairs at a time.
 pub fn step_time<B: Backend<Real = f32>>(backend: &B, shape: Shape) -> Result<Timing, KernelError> {
-    step(backend, Shape { micro: shape.pairs, ..shape })
+    step(backend, shape.whole())
 }
 
 fn step<B: Backend<Real = f32>>(backend: &B, shape: Shape) -> Result<Timing, KernelError> {
@@ -266,6 +271,65 @@ fn step<B: Backend<Real = f32>>(backend: &B, shape: Shape) -> Result<Timing, Ker
     Ok(Timing { name, seconds, tokens, flops: 2.0 * tokens * (d * codes.latents()) as f64, bytes: 0.0 })
 }
 
+/// A step whose launches are given one by one, and by graphs.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ByGraphs {
+    pub name: String,
+    pub one_by_one_seconds: f64,
+    pub graphs_seconds: f64,
+    /// Share of the replayed operations that were set anew.
+    pub changed: f64,
+    /// The losses of the steps by graphs are those of the others, to the bit.
+    pub same_bits: bool,
+}
+
+/// Steps by graphs: of pairs that are always the same, and of two batches of other lengths in turn.
+pub fn by_graphs<D: GraphDriver>(
+    device: &Cuda<Graphs<D>>,
+    shapes: &[(&str, Shape)],
+) -> Result<Vec<ByGraphs>, KernelError> {
+    let was_on = device.driver().on();
+    let mut out = Vec::new();
+    for (size, shape) in shapes {
+        let other = Shape { words: shape.words - 1, ..*shape };
+        for (precision, name) in [(Precision::F32, "f32"), (Precision::Bf16, "bf16")] {
+            let backend = device.with_precision(precision)?;
+            for (batches, both) in [("the same batch", false), ("two batches in turn", true)] {
+                let shapes = if both { vec![*shape, other] } else { vec![*shape] };
+                let run = |on: bool| {
+                    backend.driver().set_on(on)?;
+                    let mut trainings = shapes
+                        .iter()
+                        .map(|shape| Training::new(&backend, *shape, None))
+                        .collect::<Result<Vec<_>, _>>()?;
+                    let mut losses = Vec::new();
+                    let before = backend.driver().counts();
+                    let seconds = best(&backend, || {
+                        for training in &mut trainings {
+                            losses.push(training.step(&backend, losses.len(), 100)?.to_bits());
+                        }
+                        Ok(())
+                    })?;
+                    let after = backend.driver().counts();
+                    let (changed, all) = (after.changed - before.changed, after.operations - before.operations);
+                    Ok::<_, KernelError>((seconds / shapes.len() as f64, losses, changed as f64 / all.max(1) as f64))
+                };
+                let ((one_by_one_seconds, expected, _), (graphs_seconds, losses, changed)) = (run(false)?, run(true)?);
+                out.push(ByGraphs {
+                    name: format!("{size}, {name}, {batches}"),
+                    one_by_one_seconds,
+                    graphs_seconds,
+                    changed,
+                    same_bits: losses == expected,
+                });
+            }
+        }
+    }
+    device.driver().set_on(was_on)?;
+    Ok(out)
+}
+
 /// Sum of a kernel's launches in a step.
 pub struct KernelTime {
     pub kernel: &'static str,
@@ -275,7 +339,7 @@ pub struct KernelTime {
 
 /// Where the time of a step at the paper's shape goes on the device, the longest first.
 pub fn kernels(gpu: &Cuda<Graphs<Gpu>>) -> Result<Vec<KernelTime>, KernelError> {
-    let shape = Shape { micro: Shape::PAPER.pairs, ..Shape::PAPER };
+    let shape = Shape::PAPER.whole();
     let mut training = Training::new(gpu, shape, None)?;
     for index in 0..3 {
         if index == 2 {

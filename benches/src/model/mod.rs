@@ -127,8 +127,7 @@ fn purpose(launch: &Launch) -> (String, &'static str) {
         "csc_count" | "csc_scan_chunks" | "csc_scan_latents" | "csc_place" | "csc_combine" => ("", "decode backward"),
         "columns_partial" | "columns_combine" => ("", "decode backward"),
         "mix_rows" => ("", "barycentre"),
-        "code_norms" | "cosine_cost" | "mass_weights" | "uniform_marginal" | "column_marginal" | "guide_cost"
-        | "sinkhorn_forward" => ("", "transport"),
+        "gcmt_plan" => ("", "transport"),
         "adamw" => ("", "AdamW"),
         _ => ("", "rest"),
     };
@@ -154,7 +153,7 @@ pub fn sum(launches: &[Launch], card: &Card, changes: &[Change]) -> Prediction {
             continue;
         }
         let work = work::of(launch, card).unwrap_or_default();
-        let Some(work) = designs::adjust(launch.kernel, work, changes, card) else { continue };
+        let work = designs::adjust(launch.kernel, work, changes);
         given += 1.0;
         let (bound, seconds) = bound(&work, card);
         let (name, family) = purpose(launch);

@@ -178,38 +178,23 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
         "columns_combine" => {
             Work { chain: (a(1) / 128.0).ceil() * CACHE_CLOCKS + 200.0, ..elements(a(1) * a(2), 4.0, 5.0) }
         }
-        "code_norms" => Work { chain: (SHAPE.k_shared as f64 + 1.0) * CACHE_CLOCKS, ..elements(a(2), 132.0, 300.0) },
-        "cosine_cost" => {
-            let (rows, shares, k) = (first * patches, (words / 32.0).ceil(), SHAPE.k_shared as f64);
+        "gcmt_plan" => {
+            let (pairs, cells, k) = (first, first * patches * words, SHAPE.k_shared as f64);
+            // Sixteen warps walk the codes of all patches for the mean; four patches a warp look up their latents' words;
+            // norms, the sorting of words, and what each cell costs. Estimates.
+            let mean = 16.0 * patches * 14.0;
+            let inner = patches / 4.0 * k * 45.0;
+            let words = (patches + 3.0 * words) * k / 32.0 * 25.0 + words * 60.0;
+            // A round's two products: about 1250 instructions a warp for 64 columns, sixteen warps; exp, plan and costs: 170 a
+            // warp and 32 cells.
             Work {
-                useful: rows * words * k * k,
-                // A look-up for each of the text's slots, and the patch's table filled and cleared.
-                instructions: rows * shares * (k * 8.0 + 80.0),
-                memory: rows * words * 4.0,
-                // Random places in a table: about three and a half passes for 32 lanes, and the text's own slots.
-                local: rows * shares * (k * (3.5 + 2.0) + 12.0),
-                ..Work::default()
-            }
-        }
-        "mass_weights" => Work {
-            // Four warps walk a quarter of the patches each, four at a time, once for each of two ranges of latents and for
-            // each half of 48 slots; then the words.
-            chain: 4.0 * patches / 4.0 * (CACHE_CLOCKS / 4.0 + 60.0) + words / 4.0 * 3.0 * CACHE_CLOCKS,
-            ..elements(first * patches * SHAPE.k() as f64, 8.0, 40.0)
-        },
-        "uniform_marginal" | "column_marginal" => Work { chain: 4.0 * CACHE_CLOCKS, ..Work::default() },
-        "guide_cost" => elements(first * patches * words, 8.0, 60.0),
-        "sinkhorn_forward" => {
-            let cells = first * patches * words;
-            // A round's two products: about 1250 instructions a warp for 64 columns, sixteen warps; exp and plan: 110 a warp
-            // and 32 cells.
-            Work {
-                useful: cells * 44.0,
-                instructions: first * 16.0 * 11.0 * 1250.0 + cells / 32.0 * 110.0,
+                useful: cells * (44.0 + k * k),
+                instructions: pairs * (mean + inner + words + 16.0 * 11.0 * 1250.0) + cells / 32.0 * 170.0,
                 double: cells * 5.0,
-                memory: cells * 8.0,
-                local: cells / 32.0 * 2.0 * 11.0,
-                chain: 11.0 * 7.0 * 60.0,
+                memory: cells * 12.0,
+                cache: cells * 4.0,
+                local: cells / 32.0 * 2.0 * 11.0 + pairs * patches * k * 4.0,
+                chain: 11.0 * 7.0 * 60.0 + patches * 40.0 + 2.0 * k * CACHE_CLOCKS,
                 ..Work::default()
             }
         }

@@ -17,7 +17,7 @@ use crate::device::Device;
 use crate::error::KernelError;
 use crate::precision::Precision;
 use crate::ragged::{Pairs, Ragged};
-use crate::transport::{Plan, SinkhornOptions};
+use crate::transport::{Plan, SinkhornOptions, Transport, TransportOptions};
 
 /// Which side of a plan is the target of a barycentre (spec 4: "T→V" = source → target).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,6 +279,20 @@ pub trait Backend: Device {
         d_cost: &mut Self::Buffer<Self::Real>,
         d_column: &mut Self::Buffer<Self::Real>,
     ) -> Result<(), KernelError>;
+
+    /// Guided matching of pairs (spec 3): cost, weights, marginals, guided cost and plan of `transport`, which has room. What the
+    /// operations above do one after the other, and errors as [`Backend::sinkhorn`].
+    fn gcmt(
+        &self,
+        vision: &Codes<Self>,
+        text: &Codes<Self>,
+        pairs: &Pairs,
+        admissible: Option<&Self::Buffer<Self::Real>>,
+        options: &TransportOptions,
+        transport: &mut Transport<Self>,
+    ) -> Result<(), KernelError> {
+        transport.by_operations(self, vision, text, pairs, admissible, options)
+    }
 
     /// `sums[slot] += Σ cost_ij Π_ij` over all pairs, excluded entries counting 0 (the `ot` loss, spec 4).
     fn transport_cost(

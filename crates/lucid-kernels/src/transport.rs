@@ -157,6 +157,19 @@ impl<B: Backend> Transport<B> {
         options: &TransportOptions,
     ) -> Result<(), KernelError> {
         self.reserve(backend, pairs)?;
+        backend.gcmt(vision, text, pairs, admissible, options, self)
+    }
+
+    /// The way forward, one operation after the other: what [`Backend::gcmt`] does at once where it can.
+    pub(crate) fn by_operations(
+        &mut self,
+        backend: &B,
+        vision: &Codes<B>,
+        text: &Codes<B>,
+        pairs: &Pairs,
+        admissible: Option<&B::Buffer<B::Real>>,
+        options: &TransportOptions,
+    ) -> Result<(), KernelError> {
         backend.cosine_cost(vision, text, pairs, &mut self.cost)?;
         if options.uses_weights() {
             backend.mass_weights(vision, text, pairs, &mut self.weights)?;

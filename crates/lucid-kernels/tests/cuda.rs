@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lucid_kernels::cuda::{CopiesAhead, Cuda, Order, Shim};
 use lucid_kernels::{
     Backend, Block, CodeShape, Codes, Device, Dictionary, KernelError, Pairs, Plan, Scalar, Selection, SinkhornOptions,
-    Staging, UNUSED,
+    Staging, Transport, TransportOptions, UNUSED,
 };
 
 fn shim() -> Cuda<Shim> {
@@ -79,6 +79,42 @@ fn a_pair_larger_than_shared_memory() {
     }
     let error = plan(&shim(), 10, 4000).unwrap_err();
     assert!(matches!(&error, KernelError::Shape { what, .. } if what == "a pair"), "{error}");
+}
+
+/// Pairs are matched in one launch; those that do not fit into shared memory by several, with the same results.
+#[test]
+fn pairs_are_matched_in_one_launch() {
+    fn plan<B: Backend<Real = f32>>(
+        backend: &B,
+        lengths: [usize; 2],
+        d_shared: usize,
+    ) -> Result<Vec<f32>, KernelError> {
+        let pairs = Pairs::new(&lengths[..1], &lengths[1..])?;
+        let shape = CodeShape { d_shared, d_private: 0, k_shared: 2, k_private: 0, selection: Selection::Split };
+        let codes = |n: usize, step: usize| {
+            let indices: Vec<u32> =
+                (0..n).flat_map(|t| [0, 1].map(|s| ((t * step) % (d_shared - 1) + s) as u32)).collect();
+            let values: Vec<f32> = (0..2 * n).map(|at| 0.5 + (at % 5) as f32).collect();
+            Codes::upload(backend, shape, &indices, &values)
+        };
+        let (vision, text) = (codes(lengths[0], 3)?, codes(lengths[1], 7)?);
+        let sinkhorn = SinkhornOptions { epsilon: 0.1, iterations: 5, tolerance: 0.0, sink_mass: 0.0 };
+        let options = TransportOptions { sinkhorn, mass_reweighting: true, lambda_global: 0.1, mask_penalty: 1.0 };
+        let mut transport = Transport::new(backend, &pairs)?;
+        transport.solve(backend, &vision, &text, &pairs, None, &options)?;
+        backend.read_vec(&transport.plan.plan, pairs.cells.total())
+    }
+    // The longest pair of the paper on a GPU with 99 KiB a block; too many cells; too many latents.
+    for (lengths, d_shared, launches) in [([256, 64], 1536, 1), ([400, 70], 20, 9), ([3, 2], 30_000, 9)] {
+        let device = shim();
+        device.driver().fail_launches_after(launches);
+        let found = plan(&device, lengths, d_shared).unwrap();
+        device.driver().fail_launches_after(launches - 1);
+        assert_eq!(plan(&device, lengths, d_shared).unwrap_err().code(), "E_DEVICE", "{lengths:?} took fewer launches");
+        let expected = plan(&Scalar::<f32>::new(), lengths, d_shared).unwrap();
+        let largest = expected.iter().fold(0.0f32, |a, &b| a.max(b));
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4 * largest), "{lengths:?}");
+    }
 }
 
 /// A selection that no block's shared memory can sort is refused by name.

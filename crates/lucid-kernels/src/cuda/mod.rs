@@ -14,6 +14,7 @@ mod encode;
 #[cfg(feature = "cuda")]
 mod fatbin;
 mod gather;
+mod gcmt;
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(feature = "cuda")]
@@ -63,7 +64,7 @@ use crate::codes::{Block, Codes, Dictionary};
 use crate::error::KernelError;
 use crate::precision::Precision;
 use crate::ragged::{Pairs, Ragged};
-use crate::transport::{Plan, SinkhornOptions};
+use crate::transport::{Plan, SinkhornOptions, Transport, TransportOptions};
 use launcher::Context;
 
 type Buffer<T, D> = DeviceBuffer<T, D>;
@@ -294,6 +295,21 @@ impl<D: Driver> Backend for Cuda<D> {
     ) -> Result<(), KernelError> {
         let (marginals, gradients) = ((row, column), (d_cost, d_column));
         sinkhorn::backward(&self.context, cost, pairs, marginals, options, plan, d_plan, gradients)
+    }
+
+    fn gcmt(
+        &self,
+        vision: &Codes<Self>,
+        text: &Codes<Self>,
+        pairs: &Pairs,
+        admissible: Option<&Buffer<f32, D>>,
+        options: &TransportOptions,
+        transport: &mut Transport<Self>,
+    ) -> Result<(), KernelError> {
+        if gcmt::plan(&self.context, vision, text, pairs, admissible, options, transport)? {
+            return Ok(());
+        }
+        transport.by_operations(self, vision, text, pairs, admissible, options)
     }
 
     fn transport_cost(

@@ -3,90 +3,9 @@
 // Contract: `Backend::sinkhorn`, `Backend::sinkhorn_backward`; scalar twin: scalar/sinkhorn.rs. K = exp(−C/ε) lies in shared
 // memory where the launcher found room for the longest pair, else in `room` [cells] in global memory. 512 threads,
 // because K leaves room for one block on an SM of 100 KiB (196 × 64 patches and words), and 16 of 48 warps are a third.
-#include "block.cuh"
+#include "sinkhorn.cuh"
 
-namespace {
-
-constexpr u32 THREADS = 512;
-constexpr u32 WARPS = THREADS / 32;
-
-// One pair's problem and the vectors of an iteration, in shared memory.
-struct Problem {
-    float* k;        // [rows · columns]
-    float* v;        // [columns]
-    float* t;        // [columns]
-    float* u;        // [rows]
-    float* q;        // [rows]
-    float* partial;  // [WARPS · columns]
-    u32 rows, columns;
-};
-
-// Lays out a pair's arrays in dynamic shared memory, sized for `longest` rows and columns; K behind them or in `room`.
-__device__ Problem lay_out(float* shared, u32 longest_rows, u32 longest_columns, float* room, u32 rows, u32 columns) {
-    Problem p;
-    p.v = shared;
-    p.t = p.v + longest_columns;
-    p.u = p.t + longest_columns;
-    p.q = p.u + longest_rows;
-    p.partial = p.q + longest_rows;
-    p.k = room ? room : p.partial + WARPS * longest_columns;
-    p.rows = rows;
-    p.columns = columns;
-    return p;
-}
-
-// out = K x (+ add), one warp a row.
-__device__ void times(const Problem& p, const float* x, float add, float* out) {
-    const u32 lane = threadIdx.x % 32;
-    for (u32 i = threadIdx.x / 32; i < p.rows; i += WARPS) {
-        float sum = 0.0f;
-        for (u32 j = lane; j < p.columns; j += 32) sum += p.k[u64(i) * p.columns + j] * x[j];
-        sum = warp_sum(sum);
-        if (lane == 0) out[i] = sum + add;
-    }
-    __syncthreads();
-}
-
-// out = Kᵀ x: each warp adds every sixteenth row, then the warps are added in order. `x` null stands for ones.
-__device__ void transpose_times(const Problem& p, const float* x, float* out) {
-    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    for (u32 j = lane; j < p.columns; j += 32) {
-        float sum = 0.0f;
-        for (u32 i = warp; i < p.rows; i += WARPS) sum += p.k[u64(i) * p.columns + j] * (x ? x[i] : 1.0f);
-        p.partial[warp * p.columns + j] = sum;
-    }
-    __syncthreads();
-    for (u32 j = threadIdx.x; j < p.columns; j += THREADS) {
-        float sum = 0.0f;
-        for (u32 w = 0; w < WARPS; w++) sum += p.partial[w * p.columns + j];
-        out[j] = sum;
-    }
-    __syncthreads();
-}
-
-__device__ void kernel_matrix(const Problem& p, const float* cost, float epsilon) {
-    for (u32 at = threadIdx.x; at < p.rows * p.columns; at += THREADS) p.k[at] = expf(-cost[at] / epsilon);
-    __syncthreads();
-}
-
-__device__ float total(const float* x, u32 count, float* scratch) {
-    float sum = 0.0f;
-    for (u32 at = threadIdx.x; at < count; at += THREADS) sum += x[at];
-    return block_sum(sum, scratch);
-}
-
-// Σ_i |u_i q_i − r_i|.
-__device__ double row_error(const Problem& p, const float* row, double* scratch) {
-    double sum = 0.0;
-    for (u32 i = threadIdx.x; i < p.rows; i += THREADS) sum += double(fabsf(p.u[i] * p.q[i] - row[i]));
-    return block_sum(sum, scratch);
-}
-
-}  // namespace
-
-// The plan of every pair. u = r ⊘ q, v = c (1 − m) ⊘ Kᵀ u, s = m / Σ u with q = K v + s, from v = 1 and s = `start`
-// (the sink, 0 without one). A pair whose K has an empty row or column lowers *status to
-// (first_pair + pair) · 2³³ + axis · 2³² + index (row 0, column 1) and writes nothing else.
+// The plan of every pair: see `solve`; pairs are counted from first_pair.
 extern "C" __global__ void __launch_bounds__(THREADS)
 sinkhorn_forward(const float* __restrict__ cost, const float* __restrict__ row, const float* __restrict__ column,
                  const u64* __restrict__ vision, const u64* __restrict__ text, const u64* __restrict__ cells,
@@ -96,87 +15,15 @@ sinkhorn_forward(const float* __restrict__ cost, const float* __restrict__ row, 
                  double* __restrict__ marginal_error, double* __restrict__ entropy, double* __restrict__ transport_cost,
                  u32* __restrict__ made_out, u64 first_pair, u64* __restrict__ status) {
     DYN_SHARED(float, shared);
-    __shared__ double wide[32];
-    __shared__ float narrow[32];
-    __shared__ u64 empty;
     const u64 pair = blockIdx.x;
     const u32 rows = u32(vision[pair + 1] - vision[pair]), columns = u32(text[pair + 1] - text[pair]);
     const Problem p = lay_out(shared, longest_rows, longest_columns, room ? room + cells[pair] : nullptr, rows, columns);
-    cost += cells[pair], plan += cells[pair];
-    row += vision[pair], row_sums += vision[pair], plan_u += vision[pair];
-    column += text[pair], column_sums += text[pair], plan_v += text[pair];
-
+    cost += cells[pair];
     kernel_matrix(p, cost, epsilon);
-    if (threadIdx.x == 0) empty = ~u64(0);
-    for (u32 j = threadIdx.x; j < columns; j += THREADS) p.v[j] = 1.0f;
-    __syncthreads();
-    float s = start;
-    times(p, p.v, 0.0f, p.q);
-    transpose_times(p, nullptr, p.t);
-    for (u32 i = threadIdx.x; i < rows; i += THREADS) {
-        if (p.q[i] == 0.0f) atomicMin(&empty, (first_pair + pair) << 33 | i);
-        p.q[i] += s;
-    }
-    for (u32 j = threadIdx.x; j < columns; j += THREADS) {
-        if (p.t[j] == 0.0f) atomicMin(&empty, (first_pair + pair) << 33 | u64(1) << 32 | j);
-    }
-    __syncthreads();
-    if (empty != ~u64(0)) {
-        if (threadIdx.x == 0) atomicMin(status, empty);
-        return;
-    }
-    u32 made = 0;
-    double error = 0.0;
-    while (made < iterations) {
-        for (u32 i = threadIdx.x; i < rows; i += THREADS) p.u[i] = row[i] / p.q[i];
-        __syncthreads();
-        transpose_times(p, p.u, p.t);
-        for (u32 j = threadIdx.x; j < columns; j += THREADS) p.v[j] = column[j] * (1.0f - mass) / p.t[j];
-        s = mass > 0.0f ? mass / total(p.u, rows, narrow) : 0.0f;
-        __syncthreads();
-        times(p, p.v, s, p.q);
-        made++;
-        if (tolerance > 0.0) {
-            error = row_error(p, row, wide);
-            if (error < tolerance) break;
-        }
-    }
-    error = row_error(p, row, wide);
-
-    // Π = u K v, in place of K, with its sums.
-    const u32 lane = threadIdx.x % 32;
-    double disorder = 0.0, price = 0.0;
-    for (u32 i = threadIdx.x / 32; i < rows; i += WARPS) {
-        float sum = 0.0f;
-        for (u32 j = lane; j < columns; j += 32) {
-            const u64 at = u64(i) * columns + j;
-            const float here = p.u[i] * p.k[at] * p.v[j];
-            plan[at] = here;
-            p.k[at] = here;
-            sum += here;
-            if (here > 0.0f) disorder -= double(here) * double(logf(here));
-            if (fabsf(cost[at]) < INFINITE) price += double(cost[at]) * double(here);
-        }
-        sum = warp_sum(sum);
-        if (lane == 0) {
-            row_sums[i] = sum;
-            plan_u[i] = p.u[i];
-        }
-    }
-    __syncthreads();
-    transpose_times(p, nullptr, p.t);
-    for (u32 j = threadIdx.x; j < columns; j += THREADS) {
-        column_sums[j] = p.t[j];
-        plan_v[j] = p.v[j];
-    }
-    disorder = block_sum(disorder, wide);
-    price = block_sum(price, wide);
-    if (threadIdx.x == 0) {
-        marginal_error[pair] = error;
-        entropy[pair] = disorder;
-        transport_cost[pair] = price;
-        made_out[pair] = made;
-    }
+    const PlanOut out = {plan + cells[pair],   plan_u + vision[pair],      plan_v + text[pair],
+                         row_sums + vision[pair], column_sums + text[pair],   marginal_error + pair,
+                         entropy + pair,       transport_cost + pair,      made_out + pair};
+    solve(p, cost, row + vision[pair], column + text[pair], iterations, tolerance, mass, start, first_pair + pair, status, out);
 }
 
 // From d_plan to d_cost += and d_column +=. The rounds are made again and kept in `history`, then taken back one by one:

@@ -7,16 +7,21 @@ use crate::error::KernelError;
 use crate::ragged::Pairs;
 use crate::transport::{Plan, SinkhornOptions};
 
-const THREADS: u32 = 512;
+pub(super) const THREADS: u32 = 512;
 /// Static shared memory of the kernels and what the device keeps for itself, with room to spare.
-const RESERVED: usize = 2048;
+pub(super) const RESERVED: usize = 2048;
 /// What `status` holds while no pair is empty.
 pub(super) const FINE: u64 = u64::MAX;
+
+/// Bytes of the vectors of an iteration.
+pub(super) const fn vectors(rows: usize, columns: usize) -> usize {
+    4 * (2 * rows + (2 + THREADS as usize / 32) * columns)
+}
 
 /// Dynamic shared memory of a block, and whether K lies in it.
 fn shared<D: Driver>(context: &Context<D>, pairs: &Pairs) -> Result<(usize, bool), KernelError> {
     let (rows, columns) = (pairs.vision.longest(), pairs.text.longest());
-    let vectors = 4 * (2 * rows + (2 + THREADS as usize / 32) * columns);
+    let vectors = vectors(rows, columns);
     let room = context.limits().shared_bytes.saturating_sub(RESERVED);
     if vectors > room {
         let found = format!("{rows} patches and {columns} tokens");
@@ -37,7 +42,7 @@ fn room<D: Driver>(state: &mut State<D>, inside: bool, cells: usize) -> Result<u
 
 /// The sink's mass and its start, which is 0 without one (see the scalar twin).
 #[allow(clippy::cast_possible_truncation)]
-fn sink(options: SinkhornOptions) -> (f32, f32) {
+pub(super) fn sink(options: SinkhornOptions) -> (f32, f32) {
     let start = if options.sink_mass > 0.0 { (-1.0 / options.epsilon).exp() } else { 0.0 };
     (options.sink_mass as f32, start as f32)
 }

@@ -9,6 +9,7 @@ mod common;
 mod barycenter;
 mod decode;
 mod encode;
+mod gcmt;
 mod guide;
 mod loss;
 mod memory;

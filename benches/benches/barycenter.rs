@@ -1,7 +1,7 @@
 //! Barycentres under the plan, both ways, and backward. Tokens are patches plus text tokens.
 
 use lucid_benches::{PAIRS, PATCHES, TOKENS, Unit, WIDTH, measure, run};
-use lucid_kernels::{Backend, Device, Direction};
+use lucid_kernels::{Barycenter, Device, Direction};
 
 fn main() {
     run(|criterion, work| {

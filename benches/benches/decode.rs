@@ -1,7 +1,7 @@
 //! Decoder by block, and the backward pass to values, weights and bias.
 
 use lucid_benches::{SHAPE, Unit, WIDTH, measure, run};
-use lucid_kernels::{Backend, Block, Device, Dictionary};
+use lucid_kernels::{Block, Decode, Device, Dictionary};
 
 fn main() {
     run(|criterion, work| {

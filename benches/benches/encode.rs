@@ -1,7 +1,7 @@
 //! Encoder: fused product and Top-k, its AuxK form, and the backward pass.
 
 use lucid_benches::{SHAPE, Unit, WIDTH, measure, run};
-use lucid_kernels::{Backend, Codes, Dictionary};
+use lucid_kernels::{Codes, Dictionary, Encode};
 
 fn main() {
     run(|criterion, work| {

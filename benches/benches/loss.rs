@@ -1,7 +1,7 @@
 //! Residuals and segment means.
 
 use lucid_benches::{PAIRS, Unit, WIDTH, measure, run};
-use lucid_kernels::{Backend, Device, Factor};
+use lucid_kernels::{Device, Factor, Loss};
 
 fn main() {
     run(|criterion, work| {

@@ -1,7 +1,7 @@
 //! AdamW and the unit sphere of decoder rows, over one weight matrix (6144 × 768); elements are parameters.
 
 use lucid_benches::{SHAPE, Unit, WIDTH, measure, run, scaled};
-use lucid_kernels::{AdamW, Backend, Device};
+use lucid_kernels::{AdamW, Device, Optimise};
 
 fn main() {
     run(|criterion, work| {

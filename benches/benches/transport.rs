@@ -1,7 +1,7 @@
 //! Cosine cost, guidance, Sinkhorn (10 iterations) and their backward passes. Tokens are patches plus text tokens.
 
 use lucid_benches::{PAIRS, PATCHES, SHAPE, SINKHORN, TOKENS, Unit, measure, run};
-use lucid_kernels::{Backend, Device};
+use lucid_kernels::{Device, Guide, Sinkhorn};
 
 fn main() {
     run(|criterion, work| {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use lucid_kernels::cpu::Cpu;
-use lucid_kernels::{Backend, SinkhornOptions};
 use lucid_kernels::{CodeShape, Codes, Dictionary, KernelError, Pairs, Plan, Selection, Transport, TransportOptions};
+use lucid_kernels::{Encode, SinkhornOptions};
 
 /// Width of the activations of both modalities (SigLIP ViT-B/16).
 pub const WIDTH: usize = 768;

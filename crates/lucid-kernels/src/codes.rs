@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Backend;
+use crate::device::Device;
 use crate::error::KernelError;
 
 /// Index of a slot that holds no latent; its value is 0.
@@ -101,7 +101,7 @@ impl CodeShape {
 /// `k_shared` and the unused slots close each block; under [`Selection::Global`] the unused slots close the list. So
 /// in both cases *the shared entries are the leading slots whose index is below `d_shared`*: a loop over them stops at
 /// the first other slot.
-pub struct Codes<B: Backend> {
+pub struct Codes<B: Device> {
     /// Tokens. Buffers may be longer; only the first `n · k` slots count.
     pub n: usize,
     /// Slots of a token: `shape.k()`, or k_aux for AuxK codes (whose shared and private lists are separate codes).
@@ -114,7 +114,7 @@ pub struct Codes<B: Backend> {
     pub values: B::Buffer<B::Real>,
 }
 
-impl<B: Backend> Codes<B> {
+impl<B: Device> Codes<B> {
     /// Codes with room for `n` tokens of `shape.k()` slots; contents are set by an encode kernel.
     pub fn new(backend: &B, n: usize, shape: CodeShape) -> Result<Self, KernelError> {
         Self::with_slots(backend, n, shape.k(), shape)
@@ -154,7 +154,7 @@ impl<B: Backend> Codes<B> {
 }
 
 /// Encoder and decoder of one modality, or anything of their shape (gradients, moments).
-pub struct Dictionary<B: Backend> {
+pub struct Dictionary<B: Device> {
     /// Width of the activations.
     pub d: usize,
     /// Latents K = K_s + K_p.
@@ -170,7 +170,7 @@ pub struct Dictionary<B: Backend> {
     pub b_dec: B::Buffer<B::Real>,
 }
 
-impl<B: Backend> Dictionary<B> {
+impl<B: Device> Dictionary<B> {
     /// All zero.
     pub fn zeros(backend: &B, d: usize, latents: usize) -> Result<Self, KernelError> {
         Ok(Self {

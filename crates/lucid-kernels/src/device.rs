@@ -73,7 +73,7 @@ pub trait Device: Send + Sync + Sized {
         Ok(out)
     }
 
-    /// Waits for the operations before and reports the error that one of them left for later (only [`Backend::sinkhorn`] may),
+    /// Waits for the operations before and reports the error that one of them left for later (only [`Sinkhorn::sinkhorn`](crate::Sinkhorn::sinkhorn) may),
     /// the first by pair. Nothing is left to report afterwards.
     fn finish(&self) -> Result<(), KernelError> {
         Ok(())

@@ -17,7 +17,7 @@ pub mod real;
 pub mod scalar;
 pub mod transport;
 
-pub use backend::{AdamW, Backend, Direction, Factor};
+pub use backend::{AdamW, Backend, Barycenter, Decode, Direction, Encode, Factor, Guide, Loss, Optimise, Sinkhorn};
 pub use codes::{Block, CodeShape, Codes, Dictionary, Modality, Selection, UNUSED};
 pub use dead::{DeadCounters, DeadLists};
 pub use device::{Device, Staging};

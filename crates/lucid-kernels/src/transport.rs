@@ -5,6 +5,7 @@
 
 use crate::backend::Backend;
 use crate::codes::Codes;
+use crate::device::Device;
 use crate::error::KernelError;
 use crate::ragged::Pairs;
 
@@ -44,7 +45,7 @@ impl TransportOptions {
 }
 
 /// Transport plans of a micro-batch: Π = diag(u) K diag(v) per pair, with diagnostics.
-pub struct Plan<B: Backend> {
+pub struct Plan<B: Device> {
     /// Π \[cells\].
     pub plan: B::Buffer<B::Real>,
     /// Row scaling u \[N_v\].
@@ -67,7 +68,7 @@ pub struct Plan<B: Backend> {
     pub first_pair: usize,
 }
 
-impl<B: Backend> Plan<B> {
+impl<B: Device> Plan<B> {
     /// Room for the plans of `pairs`.
     pub fn new(backend: &B, pairs: &Pairs) -> Result<Self, KernelError> {
         Ok(Self {
@@ -99,7 +100,7 @@ impl<B: Backend> Plan<B> {
 }
 
 /// Everything the transport of a micro-batch computes, and room for its backward pass.
-pub struct Transport<B: Backend> {
+pub struct Transport<B: Device> {
     /// C \[cells\].
     pub cost: B::Buffer<B::Real>,
     /// C̃ \[cells\].
@@ -146,7 +147,7 @@ impl<B: Backend> Transport<B> {
         backend.finish()
     }
 
-    /// [`Transport::solve`] without waiting: [`Backend::finish`] tells whether it went well.
+    /// [`Transport::solve`] without waiting: [`Device::finish`] tells whether it went well.
     pub fn begin(
         &mut self,
         backend: &B,

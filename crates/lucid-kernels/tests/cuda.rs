@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use lucid_kernels::cuda::{CopiesAhead, Cuda, Order, Shim};
 use lucid_kernels::{
-    Backend, Block, CodeShape, Codes, Device, Dictionary, KernelError, Pairs, Plan, Scalar, Selection, SinkhornOptions,
-    Staging, Transport, TransportOptions, UNUSED,
+    Backend, Block, CodeShape, Codes, Decode, Device, Dictionary, Encode, KernelError, Pairs, Plan, Scalar, Selection,
+    SinkhornOptions, Staging, Transport, TransportOptions, UNUSED,
 };
 
 fn shim() -> Cuda<Shim> {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use lucid_kernels::cuda::{CopiesAhead, Counts, Cuda, Graphs, Order, Shim};
-use lucid_kernels::{Backend, Device, Staging};
+use lucid_kernels::{Device, Loss, Staging};
 
 type Buffer = <Cuda<Graphs<Shim>> as Device>::Buffer<f32>;
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use crate::device::{Cpu, cpu};
 use lucid_data::store::PerModality;
 use lucid_kernels::{
-    Backend, Block, CodeShape, Codes as DeviceCodes, Device, Modality, Pairs, Selection, Transport, UNUSED,
+    Block, CodeShape, Codes as DeviceCodes, Decode, Device, Encode, Modality, Pairs, Selection, Transport, UNUSED,
 };
 use serde::{Deserialize, Serialize};
 

@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::parallel::Disjoint;
-use crate::backend::Direction;
+use crate::backend::{Barycenter, Direction};
+use crate::error::KernelError;
 use crate::precision::Precision;
 use crate::ragged::Pairs;
 use crate::transport::Plan;
@@ -124,75 +125,6 @@ impl Pair {
     }
 }
 
-/// `Backend::barycenter`.
-pub(super) fn forward(
-    cpu: &Cpu,
-    plan: &Plan<Cpu>,
-    pairs: &Pairs,
-    direction: Direction,
-    d: usize,
-    y: &[f32],
-    out: &mut [f32],
-) {
-    let out = Disjoint::new(out);
-    cpu.run(|| {
-        (0..pairs.len()).into_par_iter().for_each_init(Vec::new, |shares, pair| {
-            let pair = Pair::new(pairs, pair, direction);
-            pair.shares(cpu.precision, plan, direction, shares);
-            let y = cpu.precision.operands(&y[pair.source.start * d..pair.source.end * d]);
-            let y = View::new(&y, pair.source.len(), d);
-            // SAFETY: pairs do not overlap.
-            let out = unsafe { out.part(pair.target.start * d..pair.target.end * d) };
-            multiply(pair.weights(shares, direction), y, out);
-        });
-    });
-}
-
-/// `Backend::barycenter_backward`.
-pub(super) fn backward(
-    cpu: &Cpu,
-    plan: &Plan<Cpu>,
-    pairs: &Pairs,
-    direction: Direction,
-    d: usize,
-    y: &[f32],
-    grad: &[f32],
-    d_y: &mut [f32],
-    d_plan: Option<&mut [f32]>,
-) {
-    let d_y = Disjoint::new(d_y);
-    let d_plan = d_plan.map(Disjoint::new);
-    cpu.run(|| {
-        (0..pairs.len()).into_par_iter().for_each_init(
-            || (Vec::new(), Vec::new()),
-            |(shares, inner), pair| {
-                let pair = Pair::new(pairs, pair, direction);
-                pair.shares(cpu.precision, plan, direction, shares);
-                let weights = pair.weights(shares, direction);
-                let grad = cpu.precision.operands(&grad[pair.target.start * d..pair.target.end * d]);
-                let grad = View::new(&grad, pair.target.len(), d);
-                // SAFETY: pairs do not overlap.
-                let d_y = unsafe { d_y.part(pair.source.start * d..pair.source.end * d) };
-                multiply(weights.transposed(), grad, d_y);
-                if let Some(d_plan) = &d_plan {
-                    let y = cpu.precision.operands(&y[pair.source.start * d..pair.source.end * d]);
-                    let y = View::new(&y, pair.source.len(), d);
-                    inner.clear();
-                    inner.resize(pair.rows * pair.columns, 0.0);
-                    // ⟨grad, y⟩ as [T_v × T_t] for both directions.
-                    match direction {
-                        Direction::T2V => multiply(grad, y.transposed(), inner),
-                        Direction::V2T => multiply(y, grad.transposed(), inner),
-                    }
-                    // SAFETY: pairs do not overlap.
-                    let d_plan = unsafe { d_plan.part(pair.cells.clone()) };
-                    through_shares(&pair, plan, direction, inner, d_plan);
-                }
-            },
-        );
-    });
-}
-
 /// dΠ_ij += (inner_ij − its mean under the target's shares) / mass of the target.
 ///
 /// The mean is taken in f64 and under shares that sum to 1 exactly: an error of it is the same in every source of a
@@ -219,5 +151,77 @@ fn through_shares(pair: &Pair, plan: &Plan<Cpu>, direction: Direction, inner: &[
         if mass[target] > 0.0 {
             *d_plan += ((f64::from(*inner) - mean[target]) / f64::from(mass[target])) as f32;
         }
+    }
+}
+
+impl Barycenter for Cpu {
+    fn barycenter(
+        &self,
+        plan: &Plan<Self>,
+        pairs: &Pairs,
+        direction: Direction,
+        d: usize,
+        y: &Vec<f32>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        let out = Disjoint::new(out);
+        self.run(|| {
+            (0..pairs.len()).into_par_iter().for_each_init(Vec::new, |shares, pair| {
+                let pair = Pair::new(pairs, pair, direction);
+                pair.shares(self.precision, plan, direction, shares);
+                let y = self.precision.operands(&y[pair.source.start * d..pair.source.end * d]);
+                let y = View::new(&y, pair.source.len(), d);
+                // SAFETY: pairs do not overlap.
+                let out = unsafe { out.part(pair.target.start * d..pair.target.end * d) };
+                multiply(pair.weights(shares, direction), y, out);
+            });
+        });
+        Ok(())
+    }
+
+    fn barycenter_backward(
+        &self,
+        plan: &Plan<Self>,
+        pairs: &Pairs,
+        direction: Direction,
+        d: usize,
+        y: &Vec<f32>,
+        grad: &Vec<f32>,
+        d_y: &mut Vec<f32>,
+        d_plan: Option<&mut Vec<f32>>,
+    ) -> Result<(), KernelError> {
+        let d_plan = d_plan.map(Vec::as_mut_slice);
+        let d_y = Disjoint::new(d_y);
+        let d_plan = d_plan.map(Disjoint::new);
+        self.run(|| {
+            (0..pairs.len()).into_par_iter().for_each_init(
+                || (Vec::new(), Vec::new()),
+                |(shares, inner), pair| {
+                    let pair = Pair::new(pairs, pair, direction);
+                    pair.shares(self.precision, plan, direction, shares);
+                    let weights = pair.weights(shares, direction);
+                    let grad = self.precision.operands(&grad[pair.target.start * d..pair.target.end * d]);
+                    let grad = View::new(&grad, pair.target.len(), d);
+                    // SAFETY: pairs do not overlap.
+                    let d_y = unsafe { d_y.part(pair.source.start * d..pair.source.end * d) };
+                    multiply(weights.transposed(), grad, d_y);
+                    if let Some(d_plan) = &d_plan {
+                        let y = self.precision.operands(&y[pair.source.start * d..pair.source.end * d]);
+                        let y = View::new(&y, pair.source.len(), d);
+                        inner.clear();
+                        inner.resize(pair.rows * pair.columns, 0.0);
+                        // ⟨grad, y⟩ as [T_v × T_t] for both directions.
+                        match direction {
+                            Direction::T2V => multiply(grad, y.transposed(), inner),
+                            Direction::V2T => multiply(y, grad.transposed(), inner),
+                        }
+                        // SAFETY: pairs do not overlap.
+                        let d_plan = unsafe { d_plan.part(pair.cells.clone()) };
+                        through_shares(&pair, plan, direction, inner, d_plan);
+                    }
+                },
+            );
+        });
+        Ok(())
     }
 }

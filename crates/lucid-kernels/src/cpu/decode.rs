@@ -8,7 +8,9 @@ use super::Cpu;
 use super::groups::{self, Groups, Source};
 use super::parallel::{Disjoint, chunks};
 use super::simd::{axpy, dispatched, dots};
+use crate::backend::Decode;
 use crate::codes::{Block, Codes, Dictionary, Selection, UNUSED};
+use crate::error::KernelError;
 
 /// Columns of one task of a sum over all tokens.
 const COLUMNS: usize = 64;
@@ -43,69 +45,6 @@ pub(super) fn runs(codes: &Codes<Cpu>, indices: &[u32], block: Block) -> [Range<
 /// Rows of W_dec that a block uses.
 fn atoms(codes: &Codes<Cpu>, block: Block) -> usize {
     if block == Block::Shared { codes.shape.d_shared } else { codes.shape.latents() }
-}
-
-/// `Backend::decode`.
-pub(super) fn forward(
-    cpu: &Cpu,
-    codes: &Codes<Cpu>,
-    block: Block,
-    dictionary: &Dictionary<Cpu>,
-    bias: bool,
-    out: &mut [f32],
-) {
-    let (n, d) = (codes.n, dictionary.d);
-    let out = &mut out[..n * d];
-    if n == 0 {
-        return;
-    }
-    cpu.run(|| {
-        out.par_chunks_exact_mut(d).with_min_len(64).for_each(|row| {
-            if bias {
-                row.copy_from_slice(&dictionary.b_dec[..d]);
-            } else {
-                row.fill(0.0);
-            }
-        });
-    });
-    let by_token = Groups::by_token(codes, block);
-    let source = Source::new(cpu, &dictionary.w_dec, atoms(codes, block), d, by_token.entries());
-    groups::add(cpu, &by_token, &source, out);
-    source.release(cpu);
-}
-
-/// `Backend::decode_backward`.
-pub(super) fn backward(
-    cpu: &Cpu,
-    codes: &Codes<Cpu>,
-    block: Block,
-    dictionary: &Dictionary<Cpu>,
-    bias: bool,
-    grad: &[f32],
-    d_values: &mut [f32],
-    gradients: &mut Dictionary<Cpu>,
-) {
-    let (n, d) = (codes.n, dictionary.d);
-    if n == 0 {
-        return;
-    }
-    value_gradients(cpu, codes, block, dictionary, grad, d_values);
-
-    let by_latent = Groups::by_latent(codes, block, &codes.values);
-    let source = Source::new(cpu, grad, n, d, by_latent.entries());
-    groups::add(cpu, &by_latent, &source, &mut gradients.w_dec);
-    source.release(cpu);
-
-    if bias {
-        let out = Disjoint::new(&mut gradients.b_dec);
-        cpu.run(|| {
-            chunks(d, COLUMNS).for_each(|columns| {
-                // SAFETY: each task has its own columns.
-                let part = unsafe { out.part(columns.clone()) };
-                sum_tokens(cpu.arch, &grad[..n * d], d, columns.start, part);
-            });
-        });
-    }
 }
 
 /// `d_values += ⟨grad, W_dec[latent]⟩` at the slots of the block: partial dots slice by slice, added in their order.
@@ -191,5 +130,70 @@ dispatched! {
         for row in matrix.chunks_exact(d) {
             axpy(simd, 1.0, &row[column..column + out.len()], out);
         }
+    }
+}
+
+impl Decode for Cpu {
+    fn decode(
+        &self,
+        codes: &Codes<Self>,
+        block: Block,
+        dictionary: &Dictionary<Self>,
+        bias: bool,
+        out: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        let (n, d) = (codes.n, dictionary.d);
+        let out = &mut out[..n * d];
+        if n == 0 {
+            return Ok(());
+        }
+        self.run(|| {
+            out.par_chunks_exact_mut(d).with_min_len(64).for_each(|row| {
+                if bias {
+                    row.copy_from_slice(&dictionary.b_dec[..d]);
+                } else {
+                    row.fill(0.0);
+                }
+            });
+        });
+        let by_token = Groups::by_token(codes, block);
+        let source = Source::new(self, &dictionary.w_dec, atoms(codes, block), d, by_token.entries());
+        groups::add(self, &by_token, &source, out);
+        source.release(self);
+        Ok(())
+    }
+
+    fn decode_backward(
+        &self,
+        codes: &Codes<Self>,
+        block: Block,
+        dictionary: &Dictionary<Self>,
+        bias: bool,
+        grad: &Vec<f32>,
+        d_values: &mut Vec<f32>,
+        gradients: &mut Dictionary<Self>,
+    ) -> Result<(), KernelError> {
+        let (n, d) = (codes.n, dictionary.d);
+        if n == 0 {
+            return Ok(());
+        }
+        value_gradients(self, codes, block, dictionary, grad, d_values);
+
+        let by_latent = Groups::by_latent(codes, block, &codes.values);
+        let source = Source::new(self, grad, n, d, by_latent.entries());
+        groups::add(self, &by_latent, &source, &mut gradients.w_dec);
+        source.release(self);
+
+        if bias {
+            let out = Disjoint::new(&mut gradients.b_dec);
+            self.run(|| {
+                chunks(d, COLUMNS).for_each(|columns| {
+                    // SAFETY: each task has its own columns.
+                    let part = unsafe { out.part(columns.clone()) };
+                    sum_tokens(self.arch, &grad[..n * d], d, columns.start, part);
+                });
+            });
+        }
+        Ok(())
     }
 }

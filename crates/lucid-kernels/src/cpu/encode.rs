@@ -13,7 +13,9 @@ use super::scratch::Spare;
 use super::simd::{axpy, dispatched, lanes, weighted_rows};
 use super::topk::Candidates;
 use super::{Cpu, InstructionSet};
+use crate::backend::Encode;
 use crate::codes::{Block, CodeShape, Codes, Dictionary, Selection, UNUSED};
+use crate::error::KernelError;
 use crate::precision::Precision;
 
 /// Which rows of W_encᵀ compete for `k` slots.
@@ -43,24 +45,6 @@ impl Latents<'_> {
             Self::List(list) => list[position] as usize,
         }
     }
-}
-
-/// `Backend::encode_topk`.
-pub(super) fn topk(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, codes: &mut Codes<Cpu>) {
-    let CodeShape { d_shared, k_shared, k_private, selection, .. } = codes.shape;
-    let latents = codes.shape.latents();
-    let contest = |range, k| Contest { latents: Latents::Range(range), k, first_strip: 0 };
-    let contests = match selection {
-        Selection::Split => vec![contest(0..d_shared, k_shared), contest(d_shared..latents, k_private)],
-        Selection::Global => vec![contest(0..latents, k_shared + k_private)],
-    };
-    run(cpu, acts, dictionary, contests, codes);
-}
-
-/// `Backend::encode_listed`.
-pub(super) fn listed(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, list: &[u32], codes: &mut Codes<Cpu>) {
-    let contests = vec![Contest { latents: Latents::List(list), k: codes.k, first_strip: 0 }];
-    run(cpu, acts, dictionary, contests, codes);
 }
 
 fn run(cpu: &Cpu, acts: &[f32], dictionary: &Dictionary<Cpu>, contests: Vec<Contest>, codes: &mut Codes<Cpu>) {
@@ -218,44 +202,6 @@ fn write_slots(best: impl Iterator<Item = (usize, f32)>, shared_below: usize, in
     }
 }
 
-/// `Backend::encode_backward`.
-pub(super) fn backward(
-    cpu: &Cpu,
-    codes: &Codes<Cpu>,
-    d_values: &[f32],
-    acts: &[f32],
-    dictionary: &Dictionary<Cpu>,
-    gradients: &mut Dictionary<Cpu>,
-) {
-    let d = dictionary.d;
-    let by_latent = Groups::by_latent(codes, Block::Joint, d_values);
-    // Σ da (h − b_dec) = Σ da h − (Σ da) b_dec, which spares a pass; what is rounded is the difference.
-    let rounded = cpu.precision == Precision::Bf16;
-    let source = match rounded {
-        true => Source::less(cpu, acts, &dictionary.b_dec[..d], codes.n, d),
-        false => Source::new(cpu, acts, codes.n, d, by_latent.entries()),
-    };
-    groups::add(cpu, &by_latent, &source, &mut gradients.w_enc_t);
-    source.release(cpu);
-    cpu.run(|| {
-        gradients.w_enc_t[..dictionary.latents * d]
-            .par_chunks_exact_mut(d)
-            .zip(&mut gradients.b_enc[..dictionary.latents])
-            .enumerate()
-            .with_min_len(64)
-            .for_each(|(latent, (row, bias))| {
-                let (_, coefficients) = by_latent.of(latent);
-                if !coefficients.is_empty() {
-                    let sum = coefficients.iter().sum::<f32>();
-                    *bias += sum;
-                    if !rounded {
-                        subtract(cpu.arch, sum, &dictionary.b_dec, row);
-                    }
-                }
-            });
-    });
-}
-
 dispatched! {
     fn subtract<S>(simd, factor: f32, x: &'a [f32], y: &'a mut [f32]) {
         axpy(simd, -factor, x, y);
@@ -264,21 +210,6 @@ dispatched! {
 
 /// Columns of one task of [`pre_bias_backward`].
 const COLUMNS: usize = 64;
-
-/// `Backend::pre_bias_backward`.
-pub(super) fn pre_bias_backward(cpu: &Cpu, dictionary: &Dictionary<Cpu>, gradients: &mut Dictionary<Cpu>) {
-    let (d, latents) = (dictionary.d, dictionary.latents);
-    let rows: Vec<u32> = (0..latents as u32).collect();
-    let negated: Vec<f32> = gradients.b_enc[..latents].iter().map(|&x| -x).collect();
-    let out = Disjoint::new(&mut gradients.b_dec);
-    cpu.run(|| {
-        chunks(d, COLUMNS).for_each(|columns| {
-            // SAFETY: each task has its own columns.
-            let part = unsafe { out.part(columns.clone()) };
-            sum_rows(cpu.arch, &dictionary.w_enc_t, d, columns.start, &rows, &negated, part);
-        });
-    });
-}
 
 dispatched! {
     fn sum_rows<S>(
@@ -294,11 +225,101 @@ dispatched! {
     }
 }
 
-/// `Backend::count_fired`.
-pub(super) fn count_fired(codes: &Codes<Cpu>, fired: &mut [u32]) {
-    for &index in &codes.indices[..codes.n * codes.k] {
-        if index != UNUSED {
-            fired[index as usize] += 1;
+impl Encode for Cpu {
+    fn encode_topk(
+        &self,
+        acts: &Vec<f32>,
+        dictionary: &Dictionary<Self>,
+        codes: &mut Codes<Self>,
+    ) -> Result<(), KernelError> {
+        let CodeShape { d_shared, k_shared, k_private, selection, .. } = codes.shape;
+        let latents = codes.shape.latents();
+        let contest = |range, k| Contest { latents: Latents::Range(range), k, first_strip: 0 };
+        let contests = match selection {
+            Selection::Split => vec![contest(0..d_shared, k_shared), contest(d_shared..latents, k_private)],
+            Selection::Global => vec![contest(0..latents, k_shared + k_private)],
+        };
+        run(self, acts, dictionary, contests, codes);
+        Ok(())
+    }
+
+    fn encode_listed(
+        &self,
+        acts: &Vec<f32>,
+        dictionary: &Dictionary<Self>,
+        list: &Vec<u32>,
+        count: usize,
+        codes: &mut Codes<Self>,
+    ) -> Result<(), KernelError> {
+        let list = &list[..count];
+        let contests = vec![Contest { latents: Latents::List(list), k: codes.k, first_strip: 0 }];
+        run(self, acts, dictionary, contests, codes);
+        Ok(())
+    }
+
+    fn encode_backward(
+        &self,
+        codes: &Codes<Self>,
+        d_values: &Vec<f32>,
+        acts: &Vec<f32>,
+        dictionary: &Dictionary<Self>,
+        gradients: &mut Dictionary<Self>,
+    ) -> Result<(), KernelError> {
+        let d = dictionary.d;
+        let by_latent = Groups::by_latent(codes, Block::Joint, d_values);
+        // Σ da (h − b_dec) = Σ da h − (Σ da) b_dec, which spares a pass; what is rounded is the difference.
+        let rounded = self.precision == Precision::Bf16;
+        let source = match rounded {
+            true => Source::less(self, acts, &dictionary.b_dec[..d], codes.n, d),
+            false => Source::new(self, acts, codes.n, d, by_latent.entries()),
+        };
+        groups::add(self, &by_latent, &source, &mut gradients.w_enc_t);
+        source.release(self);
+        self.run(|| {
+            gradients.w_enc_t[..dictionary.latents * d]
+                .par_chunks_exact_mut(d)
+                .zip(&mut gradients.b_enc[..dictionary.latents])
+                .enumerate()
+                .with_min_len(64)
+                .for_each(|(latent, (row, bias))| {
+                    let (_, coefficients) = by_latent.of(latent);
+                    if !coefficients.is_empty() {
+                        let sum = coefficients.iter().sum::<f32>();
+                        *bias += sum;
+                        if !rounded {
+                            subtract(self.arch, sum, &dictionary.b_dec, row);
+                        }
+                    }
+                });
+        });
+        Ok(())
+    }
+
+    fn pre_bias_backward(
+        &self,
+        dictionary: &Dictionary<Self>,
+        gradients: &mut Dictionary<Self>,
+    ) -> Result<(), KernelError> {
+        let (d, latents) = (dictionary.d, dictionary.latents);
+        let rows: Vec<u32> = (0..latents as u32).collect();
+        let negated: Vec<f32> = gradients.b_enc[..latents].iter().map(|&x| -x).collect();
+        let out = Disjoint::new(&mut gradients.b_dec);
+        self.run(|| {
+            chunks(d, COLUMNS).for_each(|columns| {
+                // SAFETY: each task has its own columns.
+                let part = unsafe { out.part(columns.clone()) };
+                sum_rows(self.arch, &dictionary.w_enc_t, d, columns.start, &rows, &negated, part);
+            });
+        });
+        Ok(())
+    }
+
+    fn count_fired(&self, codes: &Codes<Self>, fired: &mut Vec<u32>) -> Result<(), KernelError> {
+        for &index in &codes.indices[..codes.n * codes.k] {
+            if index != UNUSED {
+                fired[index as usize] += 1;
+            }
         }
+        Ok(())
     }
 }

@@ -5,11 +5,13 @@
 
 use rayon::prelude::*;
 
-use super::Cpu;
 use super::parallel::Disjoint;
 use super::simd::{axpy, dispatched, dot};
+use super::{Cpu, PLAIN};
+use crate::backend::Guide;
 use crate::codes::Codes;
-use crate::ragged::Pairs;
+use crate::error::KernelError;
+use crate::ragged::{Pairs, Ragged};
 
 /// The used entries of a token's shared code: (first slot, indices, values).
 fn shared(codes: &Codes<Cpu>, token: usize) -> (usize, &[u32], &[f32]) {
@@ -77,25 +79,6 @@ impl Table {
     }
 }
 
-/// `Backend::cosine_cost`.
-pub(super) fn cosine_cost(cpu: &Cpu, vision: &Codes<Cpu>, text: &Codes<Cpu>, pairs: &Pairs, cost: &mut [f32]) {
-    let out = Disjoint::new(cost);
-    cpu.run(|| {
-        (0..pairs.len()).into_par_iter().for_each_init(
-            || Table::new(text.shape.d_shared),
-            |table, pair| {
-                table.fill(text, pairs.text.range(pair));
-                // SAFETY: pairs do not overlap.
-                let cost = unsafe { out.part(pairs.cells.range(pair)) };
-                cosines(cpu.arch, vision, pairs.vision.range(pair), table, cost);
-                for value in cost {
-                    *value = 1.0 - *value;
-                }
-            },
-        );
-    });
-}
-
 dispatched! {
     /// cos(z_i, z_j) of every patch and every column of the table.
     fn cosines<S>(simd, vision: &'a Codes<Cpu>, patches: std::ops::Range<usize>, table: &'a Table, out: &'a mut [f32]) {
@@ -110,41 +93,6 @@ dispatched! {
             }
         }
     }
-}
-
-/// `Backend::cosine_cost_backward`: with x = z/|z|, ∂cos/∂z_i = (x_j − cos · x_i) / |z_i|, likewise for j.
-pub(super) fn cosine_cost_backward(
-    cpu: &Cpu,
-    vision: &Codes<Cpu>,
-    text: &Codes<Cpu>,
-    pairs: &Pairs,
-    cost: &[f32],
-    d_cost: &[f32],
-    d_vision: &mut [f32],
-    d_text: &mut [f32],
-) {
-    let (d_vision, d_text) = (Disjoint::new(d_vision), Disjoint::new(d_text));
-    cpu.run(|| {
-        (0..pairs.len()).into_par_iter().for_each_init(
-            || (Table::new(text.shape.d_shared), Vec::new()),
-            |(table, sums), pair| {
-                let (patches, tokens, cells) =
-                    (pairs.vision.range(pair), pairs.text.range(pair), pairs.cells.range(pair));
-                table.fill(text, tokens.clone());
-                // SAFETY: the tokens of pairs do not overlap.
-                let (d_vision, d_text) = unsafe {
-                    let k = vision.k;
-                    (
-                        d_vision.part(patches.start * k..patches.end * k),
-                        d_text.part(tokens.start * text.k..tokens.end * text.k),
-                    )
-                };
-                let pair =
-                    PairOfCodes { vision, text, patches, tokens, cost: &cost[cells.clone()], d_cost: &d_cost[cells] };
-                cosines_backward(cpu.arch, &pair, table, sums, d_vision, d_text);
-            },
-        );
-    });
 }
 
 struct PairOfCodes<'a> {
@@ -216,26 +164,6 @@ fn global(vision: &Codes<Cpu>, patches: std::ops::Range<usize>, g: &mut [f32]) -
     norm(g)
 }
 
-/// `Backend::mass_weights`.
-pub(super) fn mass_weights(cpu: &Cpu, vision: &Codes<Cpu>, text: &Codes<Cpu>, pairs: &Pairs, weights: &mut [f32]) {
-    let out = Disjoint::new(weights);
-    cpu.run(|| {
-        (0..pairs.len()).into_par_iter().for_each_init(
-            || vec![0.0; vision.shape.d_shared],
-            |g, pair| {
-                g.fill(0.0);
-                let norm_g = global(vision, pairs.vision.range(pair), g);
-                // SAFETY: pairs do not overlap.
-                let weights = unsafe { out.part(pairs.text.range(pair)) };
-                for (weight, token) in weights.iter_mut().zip(pairs.text.range(pair)) {
-                    let (inner, norms) = inner_with(g, norm_g, text, token);
-                    *weight = if norms > 0.0 { (inner / norms).max(0.0) } else { 0.0 };
-                }
-            },
-        );
-    });
-}
-
 /// ⟨g, z⟩ and |g||z|.
 fn inner_with(g: &[f32], norm_g: f32, text: &Codes<Cpu>, token: usize) -> (f32, f32) {
     let (_, latents, values) = shared(text, token);
@@ -243,110 +171,236 @@ fn inner_with(g: &[f32], norm_g: f32, text: &Codes<Cpu>, token: usize) -> (f32, 
     (inner, norm_g * norm(values))
 }
 
-/// `Backend::mass_weights_backward`.
-pub(super) fn mass_weights_backward(
-    cpu: &Cpu,
-    vision: &Codes<Cpu>,
-    text: &Codes<Cpu>,
-    pairs: &Pairs,
-    d_weights: &[f32],
-    d_vision: &mut [f32],
-    d_text: &mut [f32],
-) {
-    let (d_vision, d_text) = (Disjoint::new(d_vision), Disjoint::new(d_text));
-    let d_shared = vision.shape.d_shared;
-    cpu.run(|| {
-        (0..pairs.len()).into_par_iter().for_each_init(
-            || (vec![0.0; d_shared], vec![0.0; d_shared]),
-            |(g, d_g), pair| {
-                g.fill(0.0);
-                d_g.fill(0.0);
-                let patches = pairs.vision.range(pair);
-                let norm_g = global(vision, patches.clone(), g);
-                // Σ_j dw_j cos_j: the part of dg along g.
-                let mut along = 0.0;
-                for token in pairs.text.range(pair) {
-                    let (inner, norms) = inner_with(g, norm_g, text, token);
-                    // At w_j = 0 the maximum is flat.
-                    if norms == 0.0 || inner <= 0.0 {
-                        continue;
+impl Guide for Cpu {
+    fn cosine_cost(
+        &self,
+        vision: &Codes<Self>,
+        text: &Codes<Self>,
+        pairs: &Pairs,
+        cost: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        let out = Disjoint::new(cost);
+        self.run(|| {
+            (0..pairs.len()).into_par_iter().for_each_init(
+                || Table::new(text.shape.d_shared),
+                |table, pair| {
+                    table.fill(text, pairs.text.range(pair));
+                    // SAFETY: pairs do not overlap.
+                    let cost = unsafe { out.part(pairs.cells.range(pair)) };
+                    cosines(self.arch, vision, pairs.vision.range(pair), table, cost);
+                    for value in cost {
+                        *value = 1.0 - *value;
                     }
-                    let (first, latents, values) = shared(text, token);
-                    let (cosine, d_cosine) = (inner / norms, d_weights[token]);
-                    along += d_cosine * cosine;
-                    let square = norm(values).powi(2);
-                    // SAFETY: each token belongs to one pair.
-                    let d_text = unsafe { d_text.part(first..first + values.len()) };
-                    for ((&latent, &value), d_value) in latents.iter().zip(values).zip(d_text) {
-                        d_g[latent as usize] += d_cosine * value / norms;
-                        *d_value += d_cosine * (g[latent as usize] / norms - cosine * value / square);
-                    }
-                }
-                let share = 1.0 / patches.len() as f32;
-                let radial = if norm_g > 0.0 { along / (norm_g * norm_g) } else { 0.0 };
-                for patch in patches {
-                    let (first, latents, values) = shared(vision, patch);
-                    // SAFETY: each patch belongs to one pair.
-                    let d_vision = unsafe { d_vision.part(first..first + values.len()) };
-                    for (&latent, d_value) in latents.iter().zip(d_vision) {
-                        *d_value += (d_g[latent as usize] - radial * g[latent as usize]) * share;
-                    }
-                }
-            },
-        );
-    });
-}
-
-/// `Backend::guide_cost`.
-pub(super) fn guide_cost(
-    cpu: &Cpu,
-    cost: &[f32],
-    pairs: &Pairs,
-    admissible: Option<&[f32]>,
-    mask_penalty: f32,
-    weights: Option<&[f32]>,
-    lambda: f32,
-    guided: &mut [f32],
-) {
-    let out = Disjoint::new(guided);
-    cpu.run(|| {
-        (0..pairs.len()).into_par_iter().for_each(|pair| {
-            let cells = pairs.cells.range(pair);
-            let (columns, tokens) = (pairs.text.length(pair), pairs.text.range(pair));
-            // SAFETY: pairs do not overlap.
-            let guided = unsafe { out.part(cells.clone()) };
-            guided.copy_from_slice(&cost[cells.clone()]);
-            if let Some(mask) = admissible {
-                for (value, &m) in guided.iter_mut().zip(&mask[cells]) {
-                    if m < 1.0 {
-                        *value += mask_penalty * (1.0 - m);
-                    }
-                }
-            }
-            if let Some(weights) = weights {
-                let weights = &weights[tokens];
-                for row in guided.chunks_exact_mut(columns) {
-                    for (value, w) in row.iter_mut().zip(weights) {
-                        *value += lambda * (1.0 - w);
-                    }
-                }
-            }
+                },
+            );
         });
-    });
-}
+        Ok(())
+    }
 
-/// `Backend::guide_cost_backward`.
-pub(super) fn guide_cost_backward(cpu: &Cpu, d_guided: &[f32], pairs: &Pairs, lambda: f32, d_weights: &mut [f32]) {
-    let out = Disjoint::new(d_weights);
-    cpu.run(|| {
-        (0..pairs.len()).into_par_iter().for_each(|pair| {
-            // SAFETY: pairs do not overlap.
-            let d_weights = unsafe { out.part(pairs.text.range(pair)) };
-            for row in d_guided[pairs.cells.range(pair)].chunks_exact(d_weights.len()) {
-                for (d_weight, d_guided) in d_weights.iter_mut().zip(row) {
-                    *d_weight -= lambda * d_guided;
-                }
-            }
+    /// with x = z/|z|, ∂cos/∂z_i = (x_j − cos · x_i) / |z_i|, likewise for j.
+    fn cosine_cost_backward(
+        &self,
+        vision: &Codes<Self>,
+        text: &Codes<Self>,
+        pairs: &Pairs,
+        cost: &Vec<f32>,
+        d_cost: &Vec<f32>,
+        d_vision: &mut Vec<f32>,
+        d_text: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        let (d_vision, d_text) = (Disjoint::new(d_vision), Disjoint::new(d_text));
+        self.run(|| {
+            (0..pairs.len()).into_par_iter().for_each_init(
+                || (Table::new(text.shape.d_shared), Vec::new()),
+                |(table, sums), pair| {
+                    let (patches, tokens, cells) =
+                        (pairs.vision.range(pair), pairs.text.range(pair), pairs.cells.range(pair));
+                    table.fill(text, tokens.clone());
+                    // SAFETY: the tokens of pairs do not overlap.
+                    let (d_vision, d_text) = unsafe {
+                        let k = vision.k;
+                        (
+                            d_vision.part(patches.start * k..patches.end * k),
+                            d_text.part(tokens.start * text.k..tokens.end * text.k),
+                        )
+                    };
+                    let pair = PairOfCodes {
+                        vision,
+                        text,
+                        patches,
+                        tokens,
+                        cost: &cost[cells.clone()],
+                        d_cost: &d_cost[cells],
+                    };
+                    cosines_backward(self.arch, &pair, table, sums, d_vision, d_text);
+                },
+            );
         });
-    });
+        Ok(())
+    }
+
+    fn mass_weights(
+        &self,
+        vision: &Codes<Self>,
+        text: &Codes<Self>,
+        pairs: &Pairs,
+        weights: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        let out = Disjoint::new(weights);
+        self.run(|| {
+            (0..pairs.len()).into_par_iter().for_each_init(
+                || vec![0.0; vision.shape.d_shared],
+                |g, pair| {
+                    g.fill(0.0);
+                    let norm_g = global(vision, pairs.vision.range(pair), g);
+                    // SAFETY: pairs do not overlap.
+                    let weights = unsafe { out.part(pairs.text.range(pair)) };
+                    for (weight, token) in weights.iter_mut().zip(pairs.text.range(pair)) {
+                        let (inner, norms) = inner_with(g, norm_g, text, token);
+                        *weight = if norms > 0.0 { (inner / norms).max(0.0) } else { 0.0 };
+                    }
+                },
+            );
+        });
+        Ok(())
+    }
+
+    fn mass_weights_backward(
+        &self,
+        vision: &Codes<Self>,
+        text: &Codes<Self>,
+        pairs: &Pairs,
+        d_weights: &Vec<f32>,
+        d_vision: &mut Vec<f32>,
+        d_text: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        let (d_vision, d_text) = (Disjoint::new(d_vision), Disjoint::new(d_text));
+        let d_shared = vision.shape.d_shared;
+        self.run(|| {
+            (0..pairs.len()).into_par_iter().for_each_init(
+                || (vec![0.0; d_shared], vec![0.0; d_shared]),
+                |(g, d_g), pair| {
+                    g.fill(0.0);
+                    d_g.fill(0.0);
+                    let patches = pairs.vision.range(pair);
+                    let norm_g = global(vision, patches.clone(), g);
+                    // Σ_j dw_j cos_j: the part of dg along g.
+                    let mut along = 0.0;
+                    for token in pairs.text.range(pair) {
+                        let (inner, norms) = inner_with(g, norm_g, text, token);
+                        // At w_j = 0 the maximum is flat.
+                        if norms == 0.0 || inner <= 0.0 {
+                            continue;
+                        }
+                        let (first, latents, values) = shared(text, token);
+                        let (cosine, d_cosine) = (inner / norms, d_weights[token]);
+                        along += d_cosine * cosine;
+                        let square = norm(values).powi(2);
+                        // SAFETY: each token belongs to one pair.
+                        let d_text = unsafe { d_text.part(first..first + values.len()) };
+                        for ((&latent, &value), d_value) in latents.iter().zip(values).zip(d_text) {
+                            d_g[latent as usize] += d_cosine * value / norms;
+                            *d_value += d_cosine * (g[latent as usize] / norms - cosine * value / square);
+                        }
+                    }
+                    let share = 1.0 / patches.len() as f32;
+                    let radial = if norm_g > 0.0 { along / (norm_g * norm_g) } else { 0.0 };
+                    for patch in patches {
+                        let (first, latents, values) = shared(vision, patch);
+                        // SAFETY: each patch belongs to one pair.
+                        let d_vision = unsafe { d_vision.part(first..first + values.len()) };
+                        for (&latent, d_value) in latents.iter().zip(d_vision) {
+                            *d_value += (d_g[latent as usize] - radial * g[latent as usize]) * share;
+                        }
+                    }
+                },
+            );
+        });
+        Ok(())
+    }
+
+    fn uniform_marginal(&self, segments: &Ragged, out: &mut Vec<f32>) -> Result<(), KernelError> {
+        PLAIN.uniform_marginal(segments, out)
+    }
+
+    fn column_marginal(&self, weights: &Vec<f32>, pairs: &Pairs, column: &mut Vec<f32>) -> Result<(), KernelError> {
+        PLAIN.column_marginal(weights, pairs, column)
+    }
+
+    fn column_marginal_backward(
+        &self,
+        weights: &Vec<f32>,
+        pairs: &Pairs,
+        d_column: &Vec<f32>,
+        d_weights: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        PLAIN.column_marginal_backward(weights, pairs, d_column, d_weights)
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn guide_cost(
+        &self,
+        cost: &Vec<f32>,
+        pairs: &Pairs,
+        admissible: Option<&Vec<f32>>,
+        mask_penalty: f64,
+        weights: Option<&Vec<f32>>,
+        lambda: f64,
+        guided: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        let (mask, weights) = (admissible.map(Vec::as_slice), weights.map(Vec::as_slice));
+        let admissible = mask;
+        let mask_penalty = mask_penalty as f32;
+        let lambda = lambda as f32;
+        let out = Disjoint::new(guided);
+        self.run(|| {
+            (0..pairs.len()).into_par_iter().for_each(|pair| {
+                let cells = pairs.cells.range(pair);
+                let (columns, tokens) = (pairs.text.length(pair), pairs.text.range(pair));
+                // SAFETY: pairs do not overlap.
+                let guided = unsafe { out.part(cells.clone()) };
+                guided.copy_from_slice(&cost[cells.clone()]);
+                if let Some(mask) = admissible {
+                    for (value, &m) in guided.iter_mut().zip(&mask[cells]) {
+                        if m < 1.0 {
+                            *value += mask_penalty * (1.0 - m);
+                        }
+                    }
+                }
+                if let Some(weights) = weights {
+                    let weights = &weights[tokens];
+                    for row in guided.chunks_exact_mut(columns) {
+                        for (value, w) in row.iter_mut().zip(weights) {
+                            *value += lambda * (1.0 - w);
+                        }
+                    }
+                }
+            });
+        });
+        Ok(())
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn guide_cost_backward(
+        &self,
+        d_guided: &Vec<f32>,
+        pairs: &Pairs,
+        lambda: f64,
+        d_weights: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        let lambda = lambda as f32;
+        let out = Disjoint::new(d_weights);
+        self.run(|| {
+            (0..pairs.len()).into_par_iter().for_each(|pair| {
+                // SAFETY: pairs do not overlap.
+                let d_weights = unsafe { out.part(pairs.text.range(pair)) };
+                for row in d_guided[pairs.cells.range(pair)].chunks_exact(d_weights.len()) {
+                    for (d_weight, d_guided) in d_weights.iter_mut().zip(row) {
+                        *d_weight -= lambda * d_guided;
+                    }
+                }
+            });
+        });
+        Ok(())
+    }
 }

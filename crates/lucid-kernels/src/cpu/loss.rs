@@ -5,13 +5,15 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::parallel::{Disjoint, ordered_sum};
 use super::simd::{axpy, dispatched};
+use crate::backend::{Factor, Loss};
+use crate::error::KernelError;
 use crate::ragged::Ragged;
 
 /// Values of one task.
 const CHUNK: usize = 1 << 15;
 
 /// `prediction ← factor · (prediction − target)`; returns `Σ (prediction − target)²`, taken in f64.
-pub(super) fn residual(cpu: &Cpu, prediction: &mut [f32], target: &[f32], factor: f32) -> f64 {
+fn residual(cpu: &Cpu, prediction: &mut [f32], target: &[f32], factor: f32) -> f64 {
     let len = prediction.len();
     let out = Disjoint::new(prediction);
     cpu.run(|| {
@@ -45,28 +47,6 @@ dispatched! {
     }
 }
 
-/// `out = a − b`.
-pub(super) fn difference(cpu: &Cpu, a: &[f32], b: &[f32], out: &mut [f32]) {
-    cpu.run(|| {
-        out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(|(out, (a, b))| {
-            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-                *out = a - b;
-            }
-        });
-    });
-}
-
-/// `Backend::segment_mean`.
-pub(super) fn segment_mean(cpu: &Cpu, values: &[f32], segments: &Ragged, d: usize, out: &mut [f32]) {
-    cpu.run(|| {
-        out[..segments.len() * d].par_chunks_exact_mut(d).enumerate().for_each(|(segment, out)| {
-            let rows = segments.range(segment);
-            out.fill(0.0);
-            mean(cpu.arch, &values[rows.start * d..rows.end * d], d, out);
-        });
-    });
-}
-
 dispatched! {
     fn mean<S>(simd, values: &'a [f32], d: usize, out: &'a mut [f32]) {
         for row in values.chunks_exact(d) {
@@ -81,19 +61,6 @@ dispatched! {
     }
 }
 
-/// `Backend::segment_mean_backward`.
-pub(super) fn segment_mean_backward(cpu: &Cpu, grad: &[f32], segments: &Ragged, d: usize, d_values: &mut [f32]) {
-    let out = Disjoint::new(d_values);
-    cpu.run(|| {
-        (0..segments.len()).into_par_iter().for_each(|segment| {
-            let rows = segments.range(segment);
-            // SAFETY: segments do not overlap.
-            let part = unsafe { out.part(rows.start * d..rows.end * d) };
-            spread(cpu.arch, &grad[segment * d..(segment + 1) * d], part);
-        });
-    });
-}
-
 dispatched! {
     fn spread<S>(simd, grad: &'a [f32], out: &'a mut [f32]) {
         let d = grad.len();
@@ -101,5 +68,77 @@ dispatched! {
         for row in out.chunks_exact_mut(d) {
             axpy(simd, factor, grad, row);
         }
+    }
+}
+
+impl Loss for Cpu {
+    #[allow(clippy::cast_possible_truncation)]
+    fn residual(
+        &self,
+        prediction: &mut Vec<f32>,
+        target: &Vec<f32>,
+        len: usize,
+        factor: Factor,
+        sums: &mut Vec<f64>,
+        slot: usize,
+    ) -> Result<(), KernelError> {
+        let factor = match factor {
+            Factor::Constant(value) => value,
+            Factor::Over { slot, .. } if sums[slot] == 0.0 => 0.0,
+            Factor::Over { numerator, slot } => numerator / sums[slot],
+        };
+        sums[slot] += residual(self, &mut prediction[..len], &target[..len], factor as f32);
+        Ok(())
+    }
+
+    /// `out = a − b`.
+    fn difference(&self, a: &Vec<f32>, b: &Vec<f32>, len: usize, out: &mut Vec<f32>) -> Result<(), KernelError> {
+        let a = &a[..len];
+        let b = &b[..len];
+        let out = &mut out[..len];
+        self.run(|| {
+            out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(|(out, (a, b))| {
+                for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+                    *out = a - b;
+                }
+            });
+        });
+        Ok(())
+    }
+
+    fn segment_mean(
+        &self,
+        values: &Vec<f32>,
+        segments: &Ragged,
+        d: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        self.run(|| {
+            out[..segments.len() * d].par_chunks_exact_mut(d).enumerate().for_each(|(segment, out)| {
+                let rows = segments.range(segment);
+                out.fill(0.0);
+                mean(self.arch, &values[rows.start * d..rows.end * d], d, out);
+            });
+        });
+        Ok(())
+    }
+
+    fn segment_mean_backward(
+        &self,
+        grad: &Vec<f32>,
+        segments: &Ragged,
+        d: usize,
+        d_values: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        let out = Disjoint::new(d_values);
+        self.run(|| {
+            (0..segments.len()).into_par_iter().for_each(|segment| {
+                let rows = segments.range(segment);
+                // SAFETY: segments do not overlap.
+                let part = unsafe { out.part(rows.start * d..rows.end * d) };
+                spread(self.arch, &grad[segment * d..(segment + 1) * d], part);
+            });
+        });
+        Ok(())
     }
 }

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::parallel::ordered_sum;
 use super::simd::{axpy, dispatched, dot};
-use crate::backend::AdamW;
+use crate::backend::{AdamW, Optimise};
+use crate::error::KernelError;
 
 /// Values of one task.
 const CHUNK: usize = 1 << 15;
@@ -13,7 +14,7 @@ const CHUNK: usize = 1 << 15;
 const ROWS: usize = 64;
 
 /// `Σ x²` in f64.
-pub(super) fn sum_squares(cpu: &Cpu, values: &[f32]) -> f64 {
+fn sum_squares(cpu: &Cpu, values: &[f32]) -> f64 {
     cpu.run(|| ordered_sum(values.len(), |range| sum_squares_of(cpu.arch, &values[range])))
 }
 
@@ -34,16 +35,6 @@ dispatched! {
     }
 }
 
-/// `Backend::project_rows`.
-pub(super) fn project_rows(cpu: &Cpu, weights: &[f32], d: usize, gradient: &mut [f32]) {
-    cpu.run(|| {
-        gradient
-            .par_chunks_mut(ROWS * d)
-            .zip(weights.par_chunks(ROWS * d))
-            .for_each(|(gradient, weights)| project(cpu.arch, weights, d, gradient));
-    });
-}
-
 dispatched! {
     fn project<S>(simd, weights: &'a [f32], d: usize, gradient: &'a mut [f32]) {
         for (g, w) in gradient.chunks_exact_mut(d).zip(weights.chunks_exact(d)) {
@@ -54,11 +45,6 @@ dispatched! {
             }
         }
     }
-}
-
-/// `Backend::normalise_rows`.
-pub(super) fn normalise_rows(cpu: &Cpu, weights: &mut [f32], d: usize) {
-    cpu.run(|| weights.par_chunks_mut(ROWS * d).for_each(|rows| normalise(cpu.arch, d, rows)));
 }
 
 dispatched! {
@@ -72,27 +58,6 @@ dispatched! {
             }
         }
     }
-}
-
-/// `Backend::adamw`.
-pub(super) fn adamw(
-    cpu: &Cpu,
-    parameter: &mut [f32],
-    gradient: &[f32],
-    first: &mut [f32],
-    second: &mut [f32],
-    constants: AdamW,
-) {
-    let update = Update::new(constants);
-    cpu.run(|| {
-        parameter
-            .par_chunks_mut(CHUNK)
-            .zip(gradient.par_chunks(CHUNK))
-            .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
-            .for_each(|((parameter, gradient), (first, second))| {
-                update_part(cpu.arch, parameter, gradient, first, second, update);
-            });
-    });
 }
 
 /// The constants of one element's update, rounded once.
@@ -149,5 +114,59 @@ dispatched! {
             second[i] = v;
             parameter[i] = parameter[i] * decay - rate * (m / (v.sqrt() / correction + eps));
         }
+    }
+}
+
+impl Optimise for Cpu {
+    fn sum_squares(&self, values: &Vec<f32>, len: usize, sums: &mut Vec<f64>, slot: usize) -> Result<(), KernelError> {
+        sums[slot] += sum_squares(self, &values[..len]);
+        Ok(())
+    }
+
+    fn project_rows(
+        &self,
+        weights: &Vec<f32>,
+        rows: usize,
+        d: usize,
+        gradient: &mut Vec<f32>,
+    ) -> Result<(), KernelError> {
+        let (weights, gradient) = (&weights[..rows * d], &mut gradient[..rows * d]);
+        self.run(|| {
+            gradient
+                .par_chunks_mut(ROWS * d)
+                .zip(weights.par_chunks(ROWS * d))
+                .for_each(|(gradient, weights)| project(self.arch, weights, d, gradient));
+        });
+        Ok(())
+    }
+
+    fn adamw(
+        &self,
+        parameter: &mut Vec<f32>,
+        gradient: &Vec<f32>,
+        first: &mut Vec<f32>,
+        second: &mut Vec<f32>,
+        len: usize,
+        constants: AdamW,
+    ) -> Result<(), KernelError> {
+        let (parameter, gradient) = (&mut parameter[..len], &gradient[..len]);
+        let (first, second) = (&mut first[..len], &mut second[..len]);
+        let update = Update::new(constants);
+        self.run(|| {
+            parameter
+                .par_chunks_mut(CHUNK)
+                .zip(gradient.par_chunks(CHUNK))
+                .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
+                .for_each(|((parameter, gradient), (first, second))| {
+                    update_part(self.arch, parameter, gradient, first, second, update);
+                });
+        });
+        Ok(())
+    }
+
+    fn normalise_rows(&self, weights: &mut Vec<f32>, rows: usize, d: usize) -> Result<(), KernelError> {
+        let weights = &mut weights[..rows * d];
+        self.run(|| weights.par_chunks_mut(ROWS * d).for_each(|rows| normalise(self.arch, d, rows)));
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::driver::Driver;
 use super::launcher::{Context, DevicePairs, blocks, launch, narrow};
 use super::{Buffer, Cuda};
-use crate::backend::Direction;
+use crate::backend::{Barycenter, Direction};
 use crate::error::KernelError;
 use crate::ragged::Pairs;
 use crate::transport::Plan;
@@ -31,38 +31,6 @@ fn sides<D: Driver>(
         Direction::T2V => (vision, text, plan.row_sums.read_at(pairs.vision.total()), 0),
         Direction::V2T => (text, vision, plan.column_sums.read_at(pairs.text.total()), 1),
     }
-}
-
-pub(super) fn forward<D: Driver>(
-    context: &Context<D>,
-    plan: &Plan<Cuda<D>>,
-    pairs: &Pairs,
-    direction: Direction,
-    d: usize,
-    y: &Buffer<f32, D>,
-    out: &mut Buffer<f32, D>,
-) -> Result<(), KernelError> {
-    if pairs.is_empty() || d == 0 {
-        return Ok(());
-    }
-    let at = context.state().pairs(&context.driver, pairs)?;
-    let (target, source, mass, transposed) = sides(plan, pairs, direction, at);
-    mix(
-        context,
-        (pairs.len(), target.longest, source.longest),
-        &Mix {
-            plan: plan.plan.read_at(pairs.cells.total()),
-            mass,
-            mass_of_own: 1,
-            transposed,
-            own: target.offsets,
-            other: source.offsets,
-            cells: at.cells,
-            points: y.read_at(direction.source(pairs).total() * d),
-            d,
-            out: out.write_at(direction.target(pairs).total() * d),
-        },
-    )
 }
 
 /// Arguments of `mix_rows`.
@@ -111,53 +79,90 @@ fn mix<D: Driver>(
     }
 }
 
-pub(super) fn backward<D: Driver>(
-    context: &Context<D>,
-    plan: &Plan<Cuda<D>>,
-    pairs: &Pairs,
-    direction: Direction,
-    d: usize,
-    (y, grad): (&Buffer<f32, D>, &Buffer<f32, D>),
-    d_y: &mut Buffer<f32, D>,
-    d_plan: Option<&mut Buffer<f32, D>>,
-) -> Result<(), KernelError> {
-    if pairs.is_empty() || d == 0 {
-        return Ok(());
+impl<D: Driver> Barycenter for Cuda<D> {
+    fn barycenter(
+        &self,
+        plan: &Plan<Self>,
+        pairs: &Pairs,
+        direction: Direction,
+        d: usize,
+        y: &Buffer<f32, D>,
+        out: &mut Buffer<f32, D>,
+    ) -> Result<(), KernelError> {
+        let context = &*self.context;
+        if pairs.is_empty() || d == 0 {
+            return Ok(());
+        }
+        let at = context.state().pairs(&context.driver, pairs)?;
+        let (target, source, mass, transposed) = sides(plan, pairs, direction, at);
+        mix(
+            context,
+            (pairs.len(), target.longest, source.longest),
+            &Mix {
+                plan: plan.plan.read_at(pairs.cells.total()),
+                mass,
+                mass_of_own: 1,
+                transposed,
+                own: target.offsets,
+                other: source.offsets,
+                cells: at.cells,
+                points: y.read_at(direction.source(pairs).total() * d),
+                d,
+                out: out.write_at(direction.target(pairs).total() * d),
+            },
+        )
     }
-    let state = &mut *context.state();
-    let at = state.pairs(&context.driver, pairs)?;
-    let (target, source, mass, transposed) = sides(plan, pairs, direction, at);
-    let (cells, count) = (pairs.cells.total(), narrow("pairs", pairs.len())?);
-    let masses = plan.plan.read_at(cells);
-    let grad = grad.read_at(direction.target(pairs).total() * d);
-    let sources = direction.source(pairs).total() * d;
-    mix(
-        context,
-        (pairs.len(), source.longest, target.longest),
-        &Mix {
-            plan: masses,
-            mass,
-            mass_of_own: 0,
-            transposed: 1 - transposed,
-            own: source.offsets,
-            other: target.offsets,
-            cells: at.cells,
-            points: grad,
-            d,
-            out: d_y.write_at(sources),
-        },
-    )?;
-    let Some(d_plan) = d_plan else { return Ok(()) };
-    state.matrix.reserve(cells)?;
-    let inner = state.matrix.write_at(cells);
-    let grid = [count, blocks(source.longest, TILE), blocks(target.longest, TILE)];
-    let (y, width) = (y.read_at(sources), narrow("d", d)?);
-    match context.rounds() {
-        false => launch!(context, "mix_inner", grid, 128, 0;
-            grad, y, transposed, target.offsets, source.offsets, at.cells, width, inner)?,
-        true => launch!(context, "mix_inner_bf16", grid, 128, 0;
-            grad, y, transposed, target.offsets, source.offsets, at.cells, width, inner)?,
+
+    fn barycenter_backward(
+        &self,
+        plan: &Plan<Self>,
+        pairs: &Pairs,
+        direction: Direction,
+        d: usize,
+        y: &Buffer<f32, D>,
+        grad: &Buffer<f32, D>,
+        d_y: &mut Buffer<f32, D>,
+        d_plan: Option<&mut Buffer<f32, D>>,
+    ) -> Result<(), KernelError> {
+        let context = &*self.context;
+        if pairs.is_empty() || d == 0 {
+            return Ok(());
+        }
+        let state = &mut *context.state();
+        let at = state.pairs(&context.driver, pairs)?;
+        let (target, source, mass, transposed) = sides(plan, pairs, direction, at);
+        let (cells, count) = (pairs.cells.total(), narrow("pairs", pairs.len())?);
+        let masses = plan.plan.read_at(cells);
+        let grad = grad.read_at(direction.target(pairs).total() * d);
+        let sources = direction.source(pairs).total() * d;
+        mix(
+            context,
+            (pairs.len(), source.longest, target.longest),
+            &Mix {
+                plan: masses,
+                mass,
+                mass_of_own: 0,
+                transposed: 1 - transposed,
+                own: source.offsets,
+                other: target.offsets,
+                cells: at.cells,
+                points: grad,
+                d,
+                out: d_y.write_at(sources),
+            },
+        )?;
+        let Some(d_plan) = d_plan else { return Ok(()) };
+        state.matrix.reserve(cells)?;
+        let inner = state.matrix.write_at(cells);
+        let grid = [count, blocks(source.longest, TILE), blocks(target.longest, TILE)];
+        let (y, width) = (y.read_at(sources), narrow("d", d)?);
+        match context.rounds() {
+            false => launch!(context, "mix_inner", grid, 128, 0;
+                grad, y, transposed, target.offsets, source.offsets, at.cells, width, inner)?,
+            true => launch!(context, "mix_inner_bf16", grid, 128, 0;
+                grad, y, transposed, target.offsets, source.offsets, at.cells, width, inner)?,
+        }
+        launch!(context, "plan_gradient", [count, blocks(target.longest, 4).min(64), 1], 128, 0;
+            masses, mass, inner, transposed, target.offsets, source.offsets, at.cells, d_plan.write_at(cells))
     }
-    launch!(context, "plan_gradient", [count, blocks(target.longest, 4).min(64), 1], 128, 0;
-        masses, mass, inner, transposed, target.offsets, source.offsets, at.cells, d_plan.write_at(cells))
 }

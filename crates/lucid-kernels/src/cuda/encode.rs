@@ -1,8 +1,10 @@
 //! Encoder: launches of encode.cu.
 
-use super::Cuda;
+use super::csc::{self, Gathered};
 use super::driver::{Driver, Limits};
 use super::launcher::{Context, Packed, State, blocks, launch, narrow, slots};
+use super::{Buffer, Cuda};
+use crate::backend::Encode;
 use crate::codes::{CodeShape, Codes, Dictionary, Selection};
 use crate::error::KernelError;
 
@@ -181,67 +183,102 @@ fn select<D: Driver>(
     Ok(())
 }
 
-pub(super) fn topk<D: Driver>(
-    context: &Context<D>,
-    acts: &super::Buffer<f32, D>,
-    dictionary: &Dictionary<Cuda<D>>,
-    codes: &mut Codes<Cuda<D>>,
-) -> Result<(), KernelError> {
-    let (n, d, latents) = (codes.n, dictionary.d, dictionary.latents);
-    if n == 0 {
-        return Ok(());
+impl<D: Driver> Encode for Cuda<D> {
+    fn encode_topk(
+        &self,
+        acts: &Buffer<f32, D>,
+        dictionary: &Dictionary<Self>,
+        codes: &mut Codes<Self>,
+    ) -> Result<(), KernelError> {
+        let context = &*self.context;
+        let (n, d, latents) = (codes.n, dictionary.d, dictionary.latents);
+        if n == 0 {
+            return Ok(());
+        }
+        let width = d.next_multiple_of(DEPTH);
+        let state = &mut *context.state();
+        let stamp = dictionary.w_enc_t.stamp();
+        let packed = state.packed.get_or_make(
+            |&known| known == (stamp, latents as u64),
+            || (stamp, latents as u64),
+            |old| {
+                let mut packed = old.map_or_else(|| Packed::new(&context.driver), Ok)?;
+                pack(context, (dictionary.w_enc_t.read_at(latents * d), 0, 0), (latents, d, width), &mut packed)?;
+                Ok::<_, KernelError>(packed)
+            },
+        )?;
+        let weights = packed.read_at(latents * width);
+        let acts = acts.read_at(n * d);
+        select(context, state, acts, dictionary, weights, latents, 0, &parts(codes.shape), codes)
     }
-    let width = d.next_multiple_of(DEPTH);
-    let state = &mut *context.state();
-    let stamp = dictionary.w_enc_t.stamp();
-    let packed = state.packed.get_or_make(
-        |&known| known == (stamp, latents as u64),
-        || (stamp, latents as u64),
-        |old| {
-            let mut packed = old.map_or_else(|| Packed::new(&context.driver), Ok)?;
-            pack(context, (dictionary.w_enc_t.read_at(latents * d), 0, 0), (latents, d, width), &mut packed)?;
-            Ok::<_, KernelError>(packed)
-        },
-    )?;
-    let weights = packed.read_at(latents * width);
-    let acts = acts.read_at(n * d);
-    select(context, state, acts, dictionary, weights, latents, 0, &parts(codes.shape), codes)
-}
 
-pub(super) fn listed<D: Driver>(
-    context: &Context<D>,
-    acts: &super::Buffer<f32, D>,
-    dictionary: &Dictionary<Cuda<D>>,
-    list: &super::Buffer<u32, D>,
-    count: usize,
-    codes: &mut Codes<Cuda<D>>,
-) -> Result<(), KernelError> {
-    let (n, d) = (codes.n, dictionary.d);
-    if n == 0 || count == 0 {
-        return Ok(());
+    fn encode_listed(
+        &self,
+        acts: &Buffer<f32, D>,
+        dictionary: &Dictionary<Self>,
+        list: &Buffer<u32, D>,
+        count: usize,
+        codes: &mut Codes<Self>,
+    ) -> Result<(), KernelError> {
+        let context = &*self.context;
+        let (n, d) = (codes.n, dictionary.d);
+        if n == 0 || count == 0 {
+            return Ok(());
+        }
+        let width = d.next_multiple_of(DEPTH);
+        let state = &mut *context.state();
+        let (rows, list) = (dictionary.w_enc_t.read_at(dictionary.latents * d), list.read_at(count));
+        pack(context, (rows, list, 0), (count, d, width), &mut state.listed)?;
+        let weights = state.listed.read_at(count * width);
+        let part = Part { first: 0, count, k: codes.k, offset: 0, border: u32::MAX };
+        select(context, state, acts.read_at(n * d), dictionary, weights, count, list, &[part], codes)
     }
-    let width = d.next_multiple_of(DEPTH);
-    let state = &mut *context.state();
-    let (rows, list) = (dictionary.w_enc_t.read_at(dictionary.latents * d), list.read_at(count));
-    pack(context, (rows, list, 0), (count, d, width), &mut state.listed)?;
-    let weights = state.listed.read_at(count * width);
-    let part = Part { first: 0, count, k: codes.k, offset: 0, border: u32::MAX };
-    select(context, state, acts.read_at(n * d), dictionary, weights, count, list, &[part], codes)
-}
 
-pub(super) fn count_fired<D: Driver>(
-    context: &Context<D>,
-    codes: &Codes<Cuda<D>>,
-    fired: &mut super::Buffer<u32, D>,
-) -> Result<(), KernelError> {
-    let len = codes.n * codes.k;
-    if len == 0 {
-        return Ok(());
+    fn encode_backward(
+        &self,
+        codes: &Codes<Self>,
+        d_values: &Buffer<f32, D>,
+        acts: &Buffer<f32, D>,
+        dictionary: &Dictionary<Self>,
+        gradients: &mut Dictionary<Self>,
+    ) -> Result<(), KernelError> {
+        let context = &*self.context;
+        let (n, d, latents) = (codes.n, dictionary.d, dictionary.latents);
+        if n == 0 {
+            return Ok(());
+        }
+        let gathered = Gathered {
+            weights: d_values.read_at(n * codes.k),
+            rows: acts.read_at(n * d),
+            subtract: dictionary.b_dec.read_at(d),
+            out: gradients.w_enc_t.write_at(latents * d),
+            bias: gradients.b_enc.write_at(latents),
+        };
+        csc::gather(context, codes, latents, d, &(0..latents), &gathered)
     }
-    let (indices, _) = slots(codes);
-    let latents = codes.shape.latents();
-    let inside = if latents * size_of::<u32>() <= COUNTS { latents } else { 0 };
-    let fired = fired.write_at(latents);
-    launch!(context, "count_fired", [blocks(len, 256 * 64), 1, 1], 256, inside * size_of::<u32>();
-        indices, len as u64, narrow("latents", inside)?, fired)
+
+    fn pre_bias_backward(
+        &self,
+        dictionary: &Dictionary<Self>,
+        gradients: &mut Dictionary<Self>,
+    ) -> Result<(), KernelError> {
+        let context = &*self.context;
+        let (d, latents) = (dictionary.d, dictionary.latents);
+        let (rows, weights) = (dictionary.w_enc_t.read_at(latents * d), gradients.b_enc.read_at(latents));
+        csc::column_sums(context, (rows, weights), latents, d, -1.0, gradients.b_dec.write_at(d))
+    }
+
+    fn count_fired(&self, codes: &Codes<Self>, fired: &mut Buffer<u32, D>) -> Result<(), KernelError> {
+        let context = &*self.context;
+        let len = codes.n * codes.k;
+        if len == 0 {
+            return Ok(());
+        }
+        let (indices, _) = slots(codes);
+        let latents = codes.shape.latents();
+        let inside = if latents * size_of::<u32>() <= COUNTS { latents } else { 0 };
+        let fired = fired.write_at(latents);
+        launch!(context, "count_fired", [blocks(len, 256 * 64), 1, 1], 256, inside * size_of::<u32>();
+            indices, len as u64, narrow("latents", inside)?, fired)
+    }
 }

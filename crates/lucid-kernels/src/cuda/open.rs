@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 
 use super::probe::probe;
 use super::{Cuda, Gpu, Graphs};
-use crate::backend::Backend;
+use crate::backend::Loss;
 use crate::device::Device;
 use crate::error::KernelError;
 

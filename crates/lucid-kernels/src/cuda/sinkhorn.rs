@@ -1,8 +1,10 @@
 //! Sinkhorn's iteration and its derivative: launches of sinkhorn.cu.
 
 use super::driver::Driver;
-use super::launcher::{Context, State, launch, narrow};
+use super::launcher::{Context, State, blocks, launch, narrow};
+use super::loss::sum;
 use super::{Buffer, Cuda};
+use crate::backend::Sinkhorn;
 use crate::error::KernelError;
 use crate::ragged::Pairs;
 use crate::transport::{Plan, SinkhornOptions};
@@ -47,35 +49,6 @@ pub(super) fn sink(options: SinkhornOptions) -> (f32, f32) {
     (options.sink_mass as f32, start as f32)
 }
 
-/// An empty row or column is left in `status`, for [`finish`].
-#[allow(clippy::cast_possible_truncation)]
-pub(super) fn forward<D: Driver>(
-    context: &Context<D>,
-    cost: &Buffer<f32, D>,
-    pairs: &Pairs,
-    row: &Buffer<f32, D>,
-    column: &Buffer<f32, D>,
-    options: SinkhornOptions,
-    plan: &mut Plan<Cuda<D>>,
-) -> Result<(), KernelError> {
-    if pairs.is_empty() {
-        return Ok(());
-    }
-    let (rows, columns, cells, count) = (pairs.vision.total(), pairs.text.total(), pairs.cells.total(), pairs.len());
-    let (bytes, inside) = shared(context, pairs)?;
-    let (mass, start) = sink(options);
-    let state = &mut *context.state();
-    let at = state.pairs(&context.driver, pairs)?;
-    let room = room(state, inside, cells)?;
-    launch!(context, "sinkhorn_forward", [narrow("pairs", count)?, 1, 1], THREADS, bytes;
-        cost.read_at(cells), row.read_at(rows), column.read_at(columns), at.vision, at.text, at.cells,
-        narrow("patches", pairs.vision.longest())?, narrow("tokens", pairs.text.longest())?, options.epsilon as f32,
-        narrow("iterations", options.iterations)?, options.tolerance, mass, start, room, plan.plan.write_at(cells),
-        plan.u.write_at(rows), plan.v.write_at(columns), plan.row_sums.write_at(rows), plan.column_sums.write_at(columns),
-        plan.marginal_error.write_at(count), plan.entropy.write_at(count), plan.transport_cost.write_at(count),
-        plan.iterations.write_at(count), plan.first_pair as u64, state.status.write_at(1))
-}
-
 /// The first empty row or column since the last call.
 #[allow(clippy::cast_possible_truncation)]
 pub(super) fn finish<D: Driver>(context: &Context<D>) -> Result<(), KernelError> {
@@ -93,32 +66,102 @@ pub(super) fn finish<D: Driver>(context: &Context<D>) -> Result<(), KernelError>
     })
 }
 
-#[allow(clippy::cast_possible_truncation)]
-pub(super) fn backward<D: Driver>(
-    context: &Context<D>,
-    cost: &Buffer<f32, D>,
-    pairs: &Pairs,
-    (row, column): (&Buffer<f32, D>, &Buffer<f32, D>),
-    options: SinkhornOptions,
-    plan: &Plan<Cuda<D>>,
-    d_plan: &Buffer<f32, D>,
-    (d_cost, d_column): (&mut Buffer<f32, D>, &mut Buffer<f32, D>),
-) -> Result<(), KernelError> {
-    if pairs.is_empty() {
-        return Ok(());
+impl<D: Driver> Sinkhorn for Cuda<D> {
+    /// An empty row or column is left in `status`, for [`finish`].
+    #[allow(clippy::cast_possible_truncation)]
+    fn sinkhorn(
+        &self,
+        cost: &Buffer<f32, D>,
+        pairs: &Pairs,
+        row: &Buffer<f32, D>,
+        column: &Buffer<f32, D>,
+        options: SinkhornOptions,
+        plan: &mut Plan<Self>,
+    ) -> Result<(), KernelError> {
+        let context = &*self.context;
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let (rows, columns, cells, count) =
+            (pairs.vision.total(), pairs.text.total(), pairs.cells.total(), pairs.len());
+        let (bytes, inside) = shared(context, pairs)?;
+        let (mass, start) = sink(options);
+        let state = &mut *context.state();
+        let at = state.pairs(&context.driver, pairs)?;
+        let room = room(state, inside, cells)?;
+        launch!(context, "sinkhorn_forward", [narrow("pairs", count)?, 1, 1], THREADS, bytes;
+            cost.read_at(cells), row.read_at(rows), column.read_at(columns), at.vision, at.text, at.cells,
+            narrow("patches", pairs.vision.longest())?, narrow("tokens", pairs.text.longest())?, options.epsilon as f32,
+            narrow("iterations", options.iterations)?, options.tolerance, mass, start, room, plan.plan.write_at(cells),
+            plan.u.write_at(rows), plan.v.write_at(columns), plan.row_sums.write_at(rows), plan.column_sums.write_at(columns),
+            plan.marginal_error.write_at(count), plan.entropy.write_at(count), plan.transport_cost.write_at(count),
+            plan.iterations.write_at(count), plan.first_pair as u64, state.status.write_at(1))
     }
-    let (rows, columns, cells, count) = (pairs.vision.total(), pairs.text.total(), pairs.cells.total(), pairs.len());
-    let (bytes, inside) = shared(context, pairs)?;
-    let (mass, start) = sink(options);
-    let state = &mut *context.state();
-    let at = state.pairs(&context.driver, pairs)?;
-    let room = room(state, inside, cells)?;
-    let round = 3 * rows + 2 * columns + count;
-    let kept = round.checked_mul(options.iterations + 1).ok_or(KernelError::Memory { bytes: usize::MAX })?;
-    state.history.reserve(kept)?;
-    launch!(context, "sinkhorn_backward", [narrow("pairs", count)?, 1, 1], THREADS, bytes;
-        cost.read_at(cells), row.read_at(rows), column.read_at(columns), at.vision, at.text, at.cells,
-        narrow("pairs", count)?, narrow("patches", pairs.vision.longest())?, narrow("tokens", pairs.text.longest())?,
-        options.epsilon as f32, mass, start, plan.iterations.read_at(count), d_plan.read_at(cells), room,
-        state.history.write_at(kept), d_cost.write_at(cells), d_column.write_at(columns))
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn sinkhorn_backward(
+        &self,
+        cost: &Buffer<f32, D>,
+        pairs: &Pairs,
+        row: &Buffer<f32, D>,
+        column: &Buffer<f32, D>,
+        options: SinkhornOptions,
+        plan: &Plan<Self>,
+        d_plan: &Buffer<f32, D>,
+        d_cost: &mut Buffer<f32, D>,
+        d_column: &mut Buffer<f32, D>,
+    ) -> Result<(), KernelError> {
+        let context = &*self.context;
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let (rows, columns, cells, count) =
+            (pairs.vision.total(), pairs.text.total(), pairs.cells.total(), pairs.len());
+        let (bytes, inside) = shared(context, pairs)?;
+        let (mass, start) = sink(options);
+        let state = &mut *context.state();
+        let at = state.pairs(&context.driver, pairs)?;
+        let room = room(state, inside, cells)?;
+        let round = 3 * rows + 2 * columns + count;
+        let kept = round.checked_mul(options.iterations + 1).ok_or(KernelError::Memory { bytes: usize::MAX })?;
+        state.history.reserve(kept)?;
+        launch!(context, "sinkhorn_backward", [narrow("pairs", count)?, 1, 1], THREADS, bytes;
+            cost.read_at(cells), row.read_at(rows), column.read_at(columns), at.vision, at.text, at.cells,
+            narrow("pairs", count)?, narrow("patches", pairs.vision.longest())?, narrow("tokens", pairs.text.longest())?,
+            options.epsilon as f32, mass, start, plan.iterations.read_at(count), d_plan.read_at(cells), room,
+            state.history.write_at(kept), d_cost.write_at(cells), d_column.write_at(columns))
+    }
+
+    fn transport_cost(
+        &self,
+        cost: &Buffer<f32, D>,
+        plan: &Plan<Self>,
+        pairs: &Pairs,
+        sums: &mut Buffer<f64, D>,
+        slot: usize,
+    ) -> Result<(), KernelError> {
+        let context = &*self.context;
+        let cells = pairs.cells.total();
+        sum(context, cells, sums, slot, |partial, parts| {
+            launch!(context, "products_partial", [parts, 1, 1], 256, 0;
+                cost.read_at(cells), plan.plan.read_at(cells), cells as u64, partial)
+        })
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn transport_cost_backward(
+        &self,
+        cost: &Buffer<f32, D>,
+        plan: &Plan<Self>,
+        pairs: &Pairs,
+        scale: f64,
+        d_cost: &mut Buffer<f32, D>,
+        d_plan: Option<&mut Buffer<f32, D>>,
+    ) -> Result<(), KernelError> {
+        let context = &*self.context;
+        let cells = pairs.cells.total();
+        let d_plan = d_plan.map_or(0, |d_plan| d_plan.write_at(cells));
+        launch!(context, "products_backward", [blocks(cells, 256 * 4), 1, 1], 256, 0;
+            cost.read_at(cells), plan.plan.read_at(cells), cells as u64, scale as f32, d_cost.write_at(cells), d_plan)
+    }
 }

@@ -1,8 +1,8 @@
 //! Barycentres under a normalised plan (spec 4), both ways, and backward.
 
 use super::{Scalar, add_scaled, dot};
-use crate::backend::Direction;
-use crate::precision::Precision;
+use crate::backend::{Barycenter, Direction};
+use crate::error::KernelError;
 use crate::ragged::Pairs;
 use crate::real::Real;
 use crate::transport::Plan;
@@ -38,56 +38,62 @@ fn share<R: Real>(mass: R, total: R) -> R {
     if total > R::zero() { mass / total } else { R::zero() }
 }
 
-/// ĥ_target = Σ_source share · y_source.
-pub(super) fn forward<R: Real>(
-    precision: Precision,
-    plan: &Plan<Scalar<R>>,
-    pairs: &Pairs,
-    direction: Direction,
-    d: usize,
-    y: &[R],
-    out: &mut [R],
-) {
-    let total = target_mass(plan, direction);
-    out[..direction.target(pairs).total() * d].fill(R::zero());
-    for_each_cell(pairs, direction, |target, source, cell| {
-        let out = &mut out[target * d..(target + 1) * d];
-        let share = precision.round(share(plan.plan[cell], total[target]));
-        add_scaled(out, share, &precision.operands(&y[source * d..(source + 1) * d]));
-    });
-}
+impl<R: Real> Barycenter for Scalar<R> {
+    /// ĥ_target = Σ_source share · y_source.
+    fn barycenter(
+        &self,
+        plan: &Plan<Self>,
+        pairs: &Pairs,
+        direction: Direction,
+        d: usize,
+        y: &Vec<R>,
+        out: &mut Vec<R>,
+    ) -> Result<(), KernelError> {
+        let precision = self.precision;
+        let total = target_mass(plan, direction);
+        out[..direction.target(pairs).total() * d].fill(R::zero());
+        for_each_cell(pairs, direction, |target, source, cell| {
+            let out = &mut out[target * d..(target + 1) * d];
+            let share = precision.round(share(plan.plan[cell], total[target]));
+            add_scaled(out, share, &precision.operands(&y[source * d..(source + 1) * d]));
+        });
+        Ok(())
+    }
 
-/// dy_source = Σ_target share · g_target; dΠ = (⟨g, y⟩ − its mean under the shares) / mass of the target.
-pub(super) fn backward<R: Real>(
-    precision: Precision,
-    plan: &Plan<Scalar<R>>,
-    pairs: &Pairs,
-    direction: Direction,
-    d: usize,
-    y: &[R],
-    grad: &[R],
-    d_y: &mut [R],
-    d_plan: Option<&mut Vec<R>>,
-) {
-    let total = target_mass(plan, direction);
-    d_y[..direction.source(pairs).total() * d].fill(R::zero());
-    for_each_cell(pairs, direction, |target, source, cell| {
-        let d_y = &mut d_y[source * d..(source + 1) * d];
-        let share = precision.round(share(plan.plan[cell], total[target]));
-        add_scaled(d_y, share, &precision.operands(&grad[target * d..(target + 1) * d]));
-    });
-    let Some(d_plan) = d_plan else { return };
-    let inner = |target: usize, source: usize| {
-        let (g, y) = (&grad[target * d..(target + 1) * d], &y[source * d..(source + 1) * d]);
-        dot(&precision.operands(g), &precision.operands(y))
-    };
-    let mut mean = vec![R::zero(); direction.target(pairs).total()];
-    for_each_cell(pairs, direction, |target, source, cell| {
-        mean[target] += share(plan.plan[cell], total[target]) * inner(target, source);
-    });
-    for_each_cell(pairs, direction, |target, source, cell| {
-        if total[target] > R::zero() {
-            d_plan[cell] += (inner(target, source) - mean[target]) / total[target];
-        }
-    });
+    /// dy_source = Σ_target share · g_target; dΠ = (⟨g, y⟩ − its mean under the shares) / mass of the target.
+    fn barycenter_backward(
+        &self,
+        plan: &Plan<Self>,
+        pairs: &Pairs,
+        direction: Direction,
+        d: usize,
+        y: &Vec<R>,
+        grad: &Vec<R>,
+        d_y: &mut Vec<R>,
+        d_plan: Option<&mut Vec<R>>,
+    ) -> Result<(), KernelError> {
+        let precision = self.precision;
+        let total = target_mass(plan, direction);
+        d_y[..direction.source(pairs).total() * d].fill(R::zero());
+        for_each_cell(pairs, direction, |target, source, cell| {
+            let d_y = &mut d_y[source * d..(source + 1) * d];
+            let share = precision.round(share(plan.plan[cell], total[target]));
+            add_scaled(d_y, share, &precision.operands(&grad[target * d..(target + 1) * d]));
+        });
+        let Some(d_plan) = d_plan else { return Ok(()) };
+        let inner = |target: usize, source: usize| {
+            let (g, y) = (&grad[target * d..(target + 1) * d], &y[source * d..(source + 1) * d]);
+            dot(&precision.operands(g), &precision.operands(y))
+        };
+        let mut mean = vec![R::zero(); direction.target(pairs).total()];
+        for_each_cell(pairs, direction, |target, source, cell| {
+            mean[target] += share(plan.plan[cell], total[target]) * inner(target, source);
+        });
+        for_each_cell(pairs, direction, |target, source, cell| {
+            if total[target] > R::zero() {
+                d_plan[cell] += (inner(target, source) - mean[target]) / total[target];
+            }
+        });
+        Ok(())
+    }
 }

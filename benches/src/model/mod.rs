@@ -114,8 +114,7 @@ fn purpose(launch: &Launch) -> (String, &'static str) {
     let shared = |begin: f64, end: f64| end - begin <= crate::SHAPE.d_shared as f64;
     let kernel = launch.kernel;
     let (suffix, family) = match kernel {
-        "pack_rows" if a(2) == 0.0 => (", weights", "encode"),
-        "pack_rows" => (", activations", "encode"),
+        "pack_rows" => ("", "encode"),
         "gemm_bf16x3" | "wgmma_bf16x3" | "topk_warps" | "count_fired" => ("", "encode"),
         "decode_rows" if shared(a(4), a(5)) => (", shared block", "decode"),
         "decode_rows" => (", all latents", "decode"),
@@ -128,7 +127,7 @@ fn purpose(launch: &Launch) -> (String, &'static str) {
         "columns_partial" | "columns_combine" => ("", "decode backward"),
         "mix_rows" => ("", "barycentre"),
         "gcmt_plan" => ("", "transport"),
-        "adamw" => ("", "AdamW"),
+        "adamw" | "adamw_rows" => ("", "AdamW"),
         _ => ("", "rest"),
     };
     (format!("`{kernel}`{suffix}"), family)

@@ -22,7 +22,7 @@ fn the_step_launches_what_its_code_says() {
     }
     let chunks = 6 + 2;
     let expected = [
-        ("pack_rows", 4),
+        ("pack_rows", 2),
         ("wgmma_bf16x3", chunks),
         ("topk_warps", chunks),
         ("count_fired", 2),
@@ -35,7 +35,8 @@ fn the_step_launches_what_its_code_says() {
         ("mix_rows", 4),
         ("gcmt_plan", 1),
         ("residual_partial", 6),
-        ("adamw", 8),
+        ("adamw", 4),
+        ("adamw_rows", 4),
         ("wait", 5),
     ];
     for (kernel, count) in expected {

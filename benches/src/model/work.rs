@@ -228,6 +228,12 @@ pub fn of(launch: &Launch, card: &Card) -> Option<Work> {
             let d = a(2);
             Work { chain: (tokens / 16.0).ceil() * MEMORY_CLOCKS, ..elements(first * tokens * d, bytes, 5.0) }
         }
+        // As `adamw` where they were one, and four bytes more where halves are written.
+        "adamw_rows" => {
+            let values = a(4) * a(5);
+            let copies = if a(16) > 0.0 { 4.0 } else { 0.0 } + if a(19) > 0.0 { 2.0 } else { 0.0 };
+            Work { useful: 12.0 * values, ..elements(values, 28.0 + copies, 85.0) }
+        }
         "adamw" => Work { useful: 12.0 * a(4), ..elements(a(4), 28.0, 73.0) },
         _ => return None,
     };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use lucid_kernels::cuda::{CopiesAhead, Cuda, Order, Shim};
 use lucid_kernels::{
-    Backend, Block, CodeShape, Codes, Decode, Device, Dictionary, Encode, KernelError, Pairs, Plan, Scalar, Selection,
-    SinkhornOptions, Staging, Transport, TransportOptions, UNUSED,
+    AdamW, Backend, Block, CodeShape, Codes, Decode, Device, Dictionary, Encode, KernelError, Optimise, Pairs, Plan,
+    Precision, Scalar, Selection, SinkhornOptions, Staging, Transport, TransportOptions, UNUSED,
 };
 
 fn shim() -> Cuda<Shim> {
@@ -114,6 +114,54 @@ fn pairs_are_matched_in_one_launch() {
         let expected = plan(&Scalar::<f32>::new(), lengths, d_shared).unwrap();
         let largest = expected.iter().fold(0.0f32, |a, &b| a.max(b));
         assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4 * largest), "{lengths:?}");
+    }
+}
+
+/// What products read of the weights is made anew where the weights are: the next encoding and decoding take no launch
+/// more than with weights that did not change, and give what they give with weights that were never known.
+#[test]
+fn copies_of_weights_are_updated_with_them() {
+    for (precision, d) in [(Precision::F32, 40), (Precision::F32, 33), (Precision::Bf16, 40), (Precision::Bf16, 33)] {
+        let backend = shim().with_precision(precision).unwrap();
+        let (n, latents) = (70, 140);
+        let shape = CodeShape { d_shared: 50, d_private: 90, k_shared: 4, k_private: 6, selection: Selection::Split };
+        let value = |at: usize| ((at * 7919 % 1013) as f32 - 506.0) / 311.0;
+        let values = |salt: usize, len: usize| (0..len).map(|at| value(at + salt)).collect::<Vec<_>>();
+        let mut dictionary = Dictionary::zeros(&backend, d, latents).unwrap();
+        dictionary.w_enc_t = backend.upload(&values(0, latents * d)).unwrap();
+        dictionary.w_dec = backend.upload(&values(5, latents * d)).unwrap();
+        let acts = backend.upload(&values(11, n * d)).unwrap();
+        let results = |dictionary: &Dictionary<Cuda<Shim>>| -> Result<_, KernelError> {
+            let mut codes = Codes::new(&backend, n, shape)?;
+            backend.encode_topk(&acts, dictionary, &mut codes)?;
+            let mut out = backend.zeros(n * d)?;
+            backend.decode(&codes, Block::Joint, dictionary, true, &mut out)?;
+            let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            let (indices, values) = codes.read(&backend)?;
+            Ok((indices, bits(values), bits(backend.read_vec(&out, n * d)?)))
+        };
+        let before = results(&dictionary).unwrap();
+        let least = (1..).find(|&count| {
+            backend.driver().fail_launches_after(count);
+            results(&dictionary).is_ok()
+        });
+        let gradient = backend.upload(&values(3, latents * d)).unwrap();
+        let (mut first, mut second) = (backend.zeros(latents * d).unwrap(), backend.zeros(latents * d).unwrap());
+        let constants =
+            AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-6, weight_decay: 0.1, gradient_scale: 1.0, count: 1 };
+        backend.driver().fail_launches_after(i64::MAX);
+        for (weights, unit) in [(&mut dictionary.w_enc_t, false), (&mut dictionary.w_dec, true)] {
+            backend.adamw_rows(weights, &gradient, &mut first, &mut second, (latents, d), unit, constants).unwrap();
+        }
+        backend.driver().fail_launches_after(least.unwrap());
+        let after = results(&dictionary);
+        let after = after.unwrap_or_else(|error| panic!("{precision:?}: packed or rounded again: {error}"));
+        backend.driver().fail_launches_after(i64::MAX);
+        assert_ne!(after, before);
+        let copy = |weights| backend.upload(&backend.read_vec(weights, latents * d).unwrap()).unwrap();
+        let (w_enc_t, w_dec) = (copy(&dictionary.w_enc_t), copy(&dictionary.w_dec));
+        let fresh = Dictionary { w_enc_t, w_dec, ..dictionary };
+        assert_eq!(results(&fresh).unwrap(), after, "{precision:?}, {d} columns");
     }
 }
 

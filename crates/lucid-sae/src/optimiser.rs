@@ -98,18 +98,15 @@ impl<B: Backend> Optimiser<B> {
             let (parameter, gradient) = (params.of_mut(m), gradients.of(m));
             let (first, second) = (self.first.of_mut(m), self.second.of_mut(m));
             let Dictionary { d, latents, .. } = *parameter;
-            let rows = d * latents;
+            let (rows, unit) = ((latents, d), config.unit_norm_decoder);
             let (p, g, m1, m2) = (&mut parameter.w_enc_t, &gradient.w_enc_t, &mut first.w_enc_t, &mut second.w_enc_t);
-            backend.adamw(p, g, m1, m2, rows, encoder)?;
+            backend.adamw_rows(p, g, m1, m2, rows, false, encoder)?;
             let (p, g, m1, m2) = (&mut parameter.b_enc, &gradient.b_enc, &mut first.b_enc, &mut second.b_enc);
             backend.adamw(p, g, m1, m2, latents, biases)?;
             let (p, g, m1, m2) = (&mut parameter.w_dec, &gradient.w_dec, &mut first.w_dec, &mut second.w_dec);
-            backend.adamw(p, g, m1, m2, rows, decoder)?;
+            backend.adamw_rows(p, g, m1, m2, rows, unit, decoder)?;
             let (p, g, m1, m2) = (&mut parameter.b_dec, &gradient.b_dec, &mut first.b_dec, &mut second.b_dec);
             backend.adamw(p, g, m1, m2, d, biases)?;
-            if config.unit_norm_decoder {
-                backend.normalise_rows(&mut parameter.w_dec, latents, d)?;
-            }
             let (first, second) = (&mut self.first.log_threshold, &mut self.second.log_threshold);
             if let (Some(p), Some(g), Some(m1), Some(m2)) =
                 (&mut params.log_threshold, &gradients.log_threshold, first, second)

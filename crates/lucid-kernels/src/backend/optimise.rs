@@ -54,6 +54,21 @@ pub trait Optimise: Device {
         constants: AdamW,
     ) -> Result<(), KernelError>;
 
+    /// [`Optimise::adamw`] of rows \[rows · d\], each then divided by its norm if `unit` (a zero row stays).
+    fn adamw_rows(
+        &self,
+        parameter: &mut Self::Buffer<Self::Real>,
+        gradient: &Self::Buffer<Self::Real>,
+        first: &mut Self::Buffer<Self::Real>,
+        second: &mut Self::Buffer<Self::Real>,
+        (rows, d): (usize, usize),
+        unit: bool,
+        constants: AdamW,
+    ) -> Result<(), KernelError> {
+        self.adamw(parameter, gradient, first, second, rows * d, constants)?;
+        if unit { self.normalise_rows(parameter, rows, d) } else { Ok(()) }
+    }
+
     /// Divides every row of `weights` \[rows · d\] by its norm; a zero row stays.
     fn normalise_rows(&self, weights: &mut Self::Buffer<Self::Real>, rows: usize, d: usize) -> Result<(), KernelError>;
 }

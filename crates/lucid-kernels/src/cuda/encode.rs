@@ -69,16 +69,25 @@ fn parts(shape: CodeShape) -> Vec<Part> {
     }
 }
 
+/// Columns of packed rows of `d` values.
+pub(super) const fn width(d: usize) -> usize {
+    d.next_multiple_of(DEPTH)
+}
+
+/// Halves of `n` packed rows of `d` values: tiles are whole, and those of weights come in twos.
+pub(super) const fn packed_len(n: usize, d: usize) -> usize {
+    n.next_multiple_of(2 * TILE) * width(d)
+}
+
 /// Splits `n` rows of `d` values, or those in `list`, less `subtract`, into halves of `width` columns, in tiles (tiles.cuh). Where
 /// operands are rounded, high halves are all there is.
 fn pack<D: Driver>(
     context: &Context<D>,
     (rows, list, subtract): (u64, u64, u64),
-    (n, d, width): (usize, usize, usize),
+    (n, d): (usize, usize),
     out: &mut Packed<D>,
 ) -> Result<(), KernelError> {
-    // Tiles are whole, and those of weights come in twos.
-    let len = n.next_multiple_of(2 * TILE) * width;
+    let len = packed_len(n, d);
     out.hi.reserve(len)?;
     let lo = match context.rounds() {
         true => 0,
@@ -87,7 +96,7 @@ fn pack<D: Driver>(
             out.lo.write_at(len)
         }
     };
-    let (d, padded) = (narrow("d", d)?, narrow("d", width)?);
+    let (d, padded) = (narrow("d", d)?, narrow("d", width(d))?);
     let hi = out.hi.write_at(len);
     launch!(context, "pack_rows", [blocks(n, 4), 1, 1], 128, 0;
         rows, list, subtract, n as u64, d, padded, hi, lo)
@@ -119,7 +128,7 @@ fn select<D: Driver>(
     codes: &mut Codes<Cuda<D>>,
 ) -> Result<(), KernelError> {
     let (n, d) = (codes.n, dictionary.d);
-    let width = d.next_multiple_of(DEPTH);
+    let width = width(d);
     // Every Hopper GPU has the room; what only says it is one may not.
     let hopper = context.limits().wgmma && HOPPER.shared <= context.limits().shared_bytes;
     let product = if hopper { HOPPER } else { EVERYWHERE };
@@ -140,7 +149,7 @@ fn select<D: Driver>(
         let within = first % (chunks * chunk);
         if within == 0 {
             let (from, rows) = (acts + (first * d * size_of::<f32>()) as u64, (chunks * chunk).min(n - first));
-            pack(context, (from, 0, dictionary.b_dec.read_at(d)), (rows, d, width), &mut state.acts)?;
+            pack(context, (from, 0, dictionary.b_dec.read_at(d)), (rows, d), &mut state.acts)?;
         }
         let a = state.pre_activations.write_at(count * latents);
         let (rows, columns) = (count.div_ceil(TILE), latents.div_ceil(product.columns));
@@ -195,7 +204,7 @@ impl<D: Driver> Encode for Cuda<D> {
         if n == 0 {
             return Ok(());
         }
-        let width = d.next_multiple_of(DEPTH);
+        let width = width(d);
         let state = &mut *context.state();
         let stamp = dictionary.w_enc_t.stamp();
         let packed = state.packed.get_or_make(
@@ -203,7 +212,7 @@ impl<D: Driver> Encode for Cuda<D> {
             || (stamp, latents as u64),
             |old| {
                 let mut packed = old.map_or_else(|| Packed::new(&context.driver), Ok)?;
-                pack(context, (dictionary.w_enc_t.read_at(latents * d), 0, 0), (latents, d, width), &mut packed)?;
+                pack(context, (dictionary.w_enc_t.read_at(latents * d), 0, 0), (latents, d), &mut packed)?;
                 Ok::<_, KernelError>(packed)
             },
         )?;
@@ -225,10 +234,10 @@ impl<D: Driver> Encode for Cuda<D> {
         if n == 0 || count == 0 {
             return Ok(());
         }
-        let width = d.next_multiple_of(DEPTH);
+        let width = width(d);
         let state = &mut *context.state();
         let (rows, list) = (dictionary.w_enc_t.read_at(dictionary.latents * d), list.read_at(count));
-        pack(context, (rows, list, 0), (count, d, width), &mut state.listed)?;
+        pack(context, (rows, list, 0), (count, d), &mut state.listed)?;
         let weights = state.listed.read_at(count * width);
         let part = Part { first: 0, count, k: codes.k, offset: 0, border: u32::MAX };
         select(context, state, acts.read_at(n * d), dictionary, weights, count, list, &[part], codes)

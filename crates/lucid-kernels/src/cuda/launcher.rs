@@ -90,6 +90,11 @@ impl<D: Driver> Packed<D> {
     pub fn read_at(&self, len: usize) -> (u64, u64) {
         (self.hi.read_at(len), if self.lo.len() < len { 0 } else { self.lo.read_at(len) })
     }
+
+    /// The same for a kernel that writes them.
+    pub fn write_at(&mut self, len: usize) -> (u64, u64) {
+        (self.hi.write_at(len), if self.lo.len() < len { 0 } else { self.lo.write_at(len) })
+    }
 }
 
 /// Slots of codes sorted by latent (csc.cu).
@@ -108,6 +113,18 @@ pub(super) struct Recent<K, V> {
 impl<K: PartialEq, V> Recent<K, V> {
     const fn new(room: usize) -> Self {
         Self { room, items: Vec::new() }
+    }
+
+    /// The value of `key`, if it is there.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.items.iter_mut().find(|(known, _)| known == key).map(|(_, value)| value)
+    }
+
+    /// Calls what `key` names `new`.
+    pub fn rename(&mut self, key: &K, new: K) {
+        if let Some((known, _)) = self.items.iter_mut().find(|(known, _)| known == key) {
+            *known = new;
+        }
     }
 
     /// The value of `key`, made by `make` from a value that is no longer wanted, if there is one.

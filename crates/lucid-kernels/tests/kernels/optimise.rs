@@ -4,7 +4,12 @@ use lucid_kernels::{AdamW, Backend};
 
 use crate::common::{Random, assert_close, dot, read, tolerance, upload};
 
-on_every_backend!(adamw_is_pytorchs, projection_removes_the_parallel_part, rows_become_unit);
+on_every_backend!(
+    adamw_is_pytorchs,
+    rows_are_updated_and_become_unit,
+    projection_removes_the_parallel_part,
+    rows_become_unit,
+);
 
 fn adamw_is_pytorchs<B: Backend>(backend: &B) {
     let (mut random, len) = (Random(41), 1001);
@@ -36,6 +41,41 @@ fn adamw_is_pytorchs<B: Backend>(backend: &B) {
         assert_close("parameter", &read(backend, &parameter, len), &p, tolerance::<B>());
         assert_close("first moment", &read(backend, &first, len), &m, tolerance::<B>());
         assert_close("second moment", &read(backend, &second, len), &s, tolerance::<B>());
+    }
+}
+
+/// Rows are what `adamw` makes of them, divided by their norm where that is wanted; a row that becomes zero stays.
+fn rows_are_updated_and_become_unit<B: Backend>(backend: &B) {
+    for (rows, d, unit) in [(5, 19, true), (9, 8, true), (3, 132, true), (130, 36, false), (1, 1, true), (4, 33, false)]
+    {
+        let mut random = Random(44);
+        let len = rows * d;
+        let (mut p, gradient) = (random.values(len), random.values(len));
+        let (m, s) = (random.values(len), random.between(len, 0.0, 1.0));
+        // Decay alone moves the first row, which is zero, so that it stays.
+        let mut g = gradient;
+        p[..d].fill(0.0);
+        g[..d].fill(0.0);
+        let mut m_zero = m;
+        m_zero[..d].fill(0.0);
+        let constants =
+            AdamW { lr: 0.02, beta1: 0.9, beta2: 0.99, eps: 1e-6, weight_decay: 0.1, gradient_scale: 0.7, count: 3 };
+        let upload_all = || [&p, &m_zero, &s].map(|values| upload(backend, values));
+        let grad = upload(backend, &g);
+        let [mut parameter, mut first, mut second] = upload_all();
+        backend.adamw_rows(&mut parameter, &grad, &mut first, &mut second, (rows, d), unit, constants).unwrap();
+        let [mut expected, mut expected_first, mut expected_second] = upload_all();
+        backend.adamw(&mut expected, &grad, &mut expected_first, &mut expected_second, len, constants).unwrap();
+        assert_eq!(read(backend, &first, len), read(backend, &expected_first, len));
+        assert_eq!(read(backend, &second, len), read(backend, &expected_second, len));
+        let mut expected = read(backend, &expected, len);
+        if unit {
+            for row in expected.chunks_exact_mut(d) {
+                let norm = dot(row, row).sqrt();
+                row.iter_mut().for_each(|value| *value /= if norm > 0.0 { norm } else { 1.0 });
+            }
+        }
+        assert_close("rows", &read(backend, &parameter, len), &expected, tolerance::<B>());
     }
 }
 

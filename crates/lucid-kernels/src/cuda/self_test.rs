@@ -120,8 +120,8 @@ fn outputs<B: Backend<Real = f32>>(backend: &B) -> Result<Outputs, KernelError> 
     let (mut first, mut second) = (backend.zeros(latents * D)?, backend.zeros(latents * D)?);
     let constants =
         AdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-3, weight_decay: 0.01, gradient_scale: 1.0, count: 1 };
-    backend.adamw(&mut w_dec, &gradients.w_dec, &mut first, &mut second, latents * D, constants)?;
-    backend.normalise_rows(&mut w_dec, latents, D)?;
+    let rows = (latents, D);
+    backend.adamw_rows(&mut w_dec, &gradients.w_dec, &mut first, &mut second, rows, true, constants)?;
     out.push(("AdamW", wide(backend.read_vec(&w_dec, latents * D)?)));
     Ok(out)
 }

@@ -190,9 +190,7 @@ impl Barycenter for Cpu {
         d_y: &mut Vec<f32>,
         d_plan: Option<&mut Vec<f32>>,
     ) -> Result<(), KernelError> {
-        let d_plan = d_plan.map(Vec::as_mut_slice);
-        let d_y = Disjoint::new(d_y);
-        let d_plan = d_plan.map(Disjoint::new);
+        let (d_y, d_plan) = (Disjoint::new(d_y), d_plan.map(|d_plan| Disjoint::new(d_plan)));
         self.run(|| {
             (0..pairs.len()).into_par_iter().for_each_init(
                 || (Vec::new(), Vec::new()),

@@ -197,7 +197,7 @@ impl Guide for Cpu {
         Ok(())
     }
 
-    /// with x = z/|z|, ∂cos/∂z_i = (x_j − cos · x_i) / |z_i|, likewise for j.
+    /// With x = z/|z|, ∂cos/∂z_i = (x_j − cos · x_i) / |z_i|, likewise for j.
     fn cosine_cost_backward(
         &self,
         vision: &Codes<Self>,

@@ -21,7 +21,7 @@ fn range(shape: CodeShape, block: Block) -> Range<usize> {
 }
 
 /// The slots of a token that hold latents of a block, others among them where a code is not divided.
-fn slots_of<D: Driver>(codes: &Codes<Cuda<D>>, block: Block) -> Result<(u32, u32), KernelError> {
+pub(super) fn slots_of<D: Driver>(codes: &Codes<Cuda<D>>, block: Block) -> Result<(u32, u32), KernelError> {
     let CodeShape { k_shared, selection, .. } = codes.shape;
     let divided = selection == Selection::Split && codes.k == codes.shape.k();
     let range = match block {

@@ -1,21 +1,14 @@
 //! Guided matching in one launch: gcmt.cu.
 
+use super::decode::slots_of;
 use super::driver::Driver;
 use super::launcher::{Context, launch, narrow, slots};
 use super::sinkhorn::{RESERVED, THREADS, sink, vectors};
 use super::{Buffer, Cuda};
-use crate::codes::{Codes, Selection};
+use crate::codes::{Block, Codes};
 use crate::error::KernelError;
 use crate::ragged::Pairs;
 use crate::transport::{Transport, TransportOptions};
-
-/// Leading slots of a token that may be shared.
-fn kept<D: Driver>(codes: &Codes<Cuda<D>>) -> usize {
-    match codes.shape.selection {
-        Selection::Split => codes.shape.k_shared.min(codes.k),
-        Selection::Global => codes.k,
-    }
-}
 
 /// Dynamic shared memory of a block; nothing where the longest pair does not fit.
 fn shared<D: Driver>(context: &Context<D>, pairs: &Pairs, d_shared: usize, text_kept: usize) -> Option<usize> {
@@ -38,7 +31,9 @@ pub(super) fn plan<D: Driver>(
     out: &mut Transport<Cuda<D>>,
 ) -> Result<bool, KernelError> {
     let d_shared = vision.shape.d_shared;
-    let Some(bytes) = shared(context, pairs, d_shared, kept(text)) else { return Ok(false) };
+    // Leading slots of a token that may be shared.
+    let ((_, vision_kept), (_, text_kept)) = (slots_of(vision, Block::Shared)?, slots_of(text, Block::Shared)?);
+    let Some(bytes) = shared(context, pairs, d_shared, text_kept as usize) else { return Ok(false) };
     if pairs.is_empty() {
         return Ok(true);
     }
@@ -50,8 +45,8 @@ pub(super) fn plan<D: Driver>(
     let (text_indices, text_values) = slots(text);
     let plan = &mut out.plan;
     launch!(context, "gcmt_plan", [narrow("pairs", count)?, 1, 1], THREADS, bytes;
-        vision_indices, vision_values, narrow("k", vision.k)?, narrow("k", kept(vision))?, text_indices, text_values,
-        narrow("k", text.k)?, narrow("k", kept(text))?, narrow("dShared", d_shared)?, at.vision, at.text, at.cells,
+        vision_indices, vision_values, narrow("k", vision.k)?, vision_kept, text_indices, text_values,
+        narrow("k", text.k)?, text_kept, narrow("dShared", d_shared)?, at.vision, at.text, at.cells,
         narrow("patches", pairs.vision.longest())?, narrow("tokens", pairs.text.longest())?,
         narrow("cells", pairs.cells.longest())?, admissible.map_or(0, |mask| mask.read_at(cells)),
         options.mask_penalty as f32, u32::from(options.mass_reweighting), options.lambda_global as f32,

@@ -1,8 +1,8 @@
 //! Guided matching as a whole (spec 3): everything that [`Transport`] holds, against the dense formulas.
 
 use lucid_kernels::{
-    Backend, CodeShape, Device, KernelError, Pairs, Scalar, Selection, SinkhornOptions, Transport, TransportOptions,
-    UNUSED,
+    Backend, CodeShape, Codes, Device, KernelError, Pairs, Scalar, Selection, SinkhornOptions, Transport,
+    TransportOptions, UNUSED,
 };
 
 use crate::common::{GLOBAL, HostCodes, Random, SPLIT, assert_close, read, some_codes, some_pairs, tolerance, upload};
@@ -15,6 +15,7 @@ on_every_backend!(
     masks_forbid,
     a_sink_and_a_tolerance,
     codes_of_zeros_match_evenly,
+    codes_with_more_slots_than_their_shape,
     an_emptied_row_or_column_is_named,
 );
 
@@ -175,6 +176,26 @@ fn codes_of_zeros_match_evenly<B: Backend>(backend: &B) {
     assert_close("weights", &read(backend, &found.weights, 3), &[0.0; 3], 0.0);
     let even = [1.0 / 6.0, 1.0 / 6.0, 1.0 / 6.0, 1.0 / 6.0, 1.0 / 6.0, 1.0 / 6.0, 0.5, 0.5];
     assert_close("plan", &read(backend, &found.plan.plan, 8), &even, tolerance::<B>());
+}
+
+/// Codes that have more slots than their shape says may hold more shared entries than its k_shared: all of them count.
+fn codes_with_more_slots_than_their_shape<B: Backend>(backend: &B) {
+    fn plan<B: Backend>(backend: &B) -> Vec<f64> {
+        let (pairs, k) = (Pairs::new(&[4], &[3]).unwrap(), SPLIT.k() + 2);
+        // Six shared entries of nine latents, each token its own.
+        let codes = |n: usize| {
+            let slots = (0..n * k).map(|at| (at / k, at % k));
+            let indices: Vec<u32> =
+                slots.clone().map(|(t, s)| if s < 6 { ((t * 2 + s) % 9) as u32 } else { UNUSED }).collect();
+            let values: Vec<f64> =
+                slots.map(|(t, s)| if s < 6 { 1.0 + ((t * 3 + s * 5) % 7) as f64 } else { 0.0 }).collect();
+            Codes { n, k, shape: SPLIT, indices: backend.upload(&indices).unwrap(), values: upload(backend, &values) }
+        };
+        let mut transport = Transport::new(backend, &pairs).unwrap();
+        transport.solve(backend, &codes(4), &codes(3), &pairs, None, &PLAIN).unwrap();
+        read(backend, &transport.plan.plan, 12)
+    }
+    assert_close("plan", &plan(backend), &plan(&Scalar::<f64>::new()), 10.0 * tolerance::<B>());
 }
 
 fn an_emptied_row_or_column_is_named<B: Backend>(backend: &B) {
